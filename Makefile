@@ -1,0 +1,42 @@
+# Every target sets up .venv by itself when it is missing or older than the files that define it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup leaderboard test check format bench clean
+
+help:  ## Show this list.
+	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: $(READY)  ## Create .venv with the exact versions of constraints.txt.
+
+$(READY): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "certbench needs Python >= 3.11, got " + sys.version.split()[0] + ". Choose another: make PYTHON=python3.11")'
+	@echo "Setting up $(VENV) (once; a few minutes) ..." >&2
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,vision]'
+	@touch $@
+
+leaderboard: $(READY)  ## Train, certify and publish the quickstart board (resumes if interrupted).
+	$(BIN)/certbench run
+
+test: $(READY)  ## Run the tests.
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## Lint (ruff), types (mypy --strict), architecture (import-linter).
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)  ## Format the code and apply the safe fixes.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## Measure speed, as ratios against plain references.
+	$(BIN)/python -m pytest bench/perf --benchmark-enable --benchmark-columns=median,iqr,rounds --benchmark-group-by=group
+
+clean:  ## Remove .venv and caches; results/ stays.
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

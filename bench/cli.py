@@ -1,0 +1,211 @@
+"""The command line. Data goes to stdout, progress and messages to stderr."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+# Torch takes seconds to import, so everything that needs it is imported by the command that uses it.
+
+OK, CHECK_FAILED, USAGE, UNFINISHED, NOTHING_MEASURED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+_EXIT_CODES = (
+    "Exit codes: 0 ok; 1 a check failed; 2 bad usage or spec; 3 finished with ERROR or TIMEOUT cells, or could not "
+    "finish; 4 nothing measured; 130 interrupted."
+)
+
+app = typer.Typer(
+    name="certbench",
+    help=f"Certified robustness of neural-network ensembles: train, certify, rank.\n\n{_EXIT_CODES}",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+_stderr = Console(stderr=True)
+
+
+def main() -> None:
+    """The entry point of `certbench`."""
+    app()
+
+
+@app.command()
+def run(
+    spec: Annotated[str, typer.Argument(help="A spec: a TOML file, or the name of a packaged one.")] = "quickstart",
+    output: Annotated[Path, typer.Option(help="Folder of the store; reused, never emptied.")] = Path("results"),
+    limit: Annotated[int | None, typer.Option(min=1, help="Certify only this many of the spec's images.")] = None,
+    device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1.")] = "cpu",
+    block_size: Annotated[int, typer.Option(min=1, help="Images stored at a time. Cannot change a result.")] = 10,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Inputs a forward pass, for certifiers that have one.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+) -> None:
+    """Train, certify and publish a board. Run it again to resume; what is stored is not computed again.
+
+    Examples:
+
+        certbench run                                  the quickstart
+
+        certbench run my-spec.toml --output results    a spec of your own
+
+        certbench run quickstart --limit 20            a quick look, under a name of its own
+
+        certbench run my-spec.toml --dry-run           what is stored and what is missing
+    """
+    try:
+        _run(spec, output, limit, device, block_size, batch_size, dry_run)
+    except KeyboardInterrupt:
+        _stderr.print("Interrupted. Finished blocks are stored; the same command resumes.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _run(
+    written: str,
+    output: Path,
+    limit: int | None,
+    device: str,
+    block_size: int,
+    batch_size: int | None,
+    dry_run: bool,
+) -> None:
+    from bench import datasets
+    from bench.dry_run import describe_plan
+    from bench.plan import make_plan
+    from bench.progress import reporter_for
+    from bench.runner import Options, check_device
+    from bench.runner import run as execute
+    from bench.spec import find_spec, read_spec
+    from bench.store import StoreError
+    from ensembles.checkpoint import CheckpointError
+    from ensembles.registry import RegistryError
+    from ensembles.training import TrainingError
+    from leaderboards import BoardError, StoredDataError
+
+    reporter = reporter_for(_stderr)
+    options = Options(output, device, block_size, batch_size)
+    try:
+        check_device(device)
+        spec, text = read_spec(find_spec(written))
+        plan = make_plan(spec, text, datasets.load(spec.data.name, spec.data.root), limit)
+    except (ValueError, RegistryError, ImportError) as error:
+        _stop(USAGE, error)
+    if dry_run:
+        for line in describe_plan(plan, options):
+            typer.echo(line)
+        return
+    try:
+        outcome = execute(plan, options, reporter)
+    except (TrainingError, CheckpointError, StoreError, StoredDataError) as error:
+        _stop(UNFINISHED, error)
+    reporter.note(f"{outcome.computed} rows computed, {outcome.stored} were stored.")
+    for name, reason in outcome.reasons.items():
+        if reason:
+            reporter.warn(f"{name}: {outcome.statuses[name]}: {reason}")
+    try:
+        _publish(outcome.manifest, output / "boards" / plan.name, as_json=False)
+    except (BoardError, StoredDataError) as error:
+        _stop(UNFINISHED, error)
+    except OSError as error:
+        _stop(UNFINISHED, f"Cannot write the board: {error}. Free some space and run the same command.")
+    if outcome.failed or outcome.timeouts:
+        raise typer.Exit(UNFINISHED)
+    if not outcome.measured:
+        _stop(NOTHING_MEASURED, "Nothing was measured: no entry of the spec could be.")
+
+
+@app.command()
+def board(
+    stored: Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, or the path of its run.json.")],
+    output: Annotated[Path, typer.Option(help="Folder of the store.")] = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the board as JSON.")] = False,
+) -> None:
+    """Publish a board again from stored rows, without computing anything.
+
+    Examples:
+
+        certbench board quickstart
+
+        certbench board quickstart --json | jq '.entries[0]'
+
+        certbench board elsewhere/runs/my-spec/run.json
+    """
+    from ensembles.registry import did_you_mean
+    from leaderboards import BoardError, StoredDataError
+
+    manifest = Path(stored) if stored.endswith(".json") else output / "runs" / stored / "run.json"
+    if not manifest.is_file():
+        known = sorted(path.parent.name for path in (output / "runs").glob("*/run.json"))
+        _stop(
+            USAGE,
+            f"No run at {manifest}. {did_you_mean(stored, known)}Stored in {output}: {', '.join(known) or 'none'}.",
+        )
+    folder = manifest.parent.parent.parent / "boards" / manifest.parent.name
+    try:
+        _publish(manifest, folder, as_json)
+    except (BoardError, StoredDataError) as error:
+        _stop(CHECK_FAILED, error)
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="certifiers, objectives, aggregations, architectures, datasets or specs; none: all."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """List what a spec can name, with its parameters; plug-ins of installed packages included.
+
+    Examples:
+
+        certbench list
+
+        certbench list certifiers
+
+        certbench list objectives --json
+    """
+    from bench.catalogue import KINDS, catalogue
+    from ensembles.registry import did_you_mean
+
+    if kind is not None and kind not in KINDS:
+        _stop(USAGE, f"Unknown kind {kind!r}. {did_you_mean(kind, KINDS)}Available: {', '.join(KINDS)}.")
+    found = catalogue([kind] if kind else list(KINDS))
+    if as_json:
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    for name, items in found.items():
+        typer.echo(f"{name}:")
+        for item in items:
+            typer.echo(f"  {item['name']}" + (f"  [{item['origin']}]" if item["origin"] != "certbench" else ""))
+            typer.echo(f"      {item['summary']}")
+            for parameter in item["parameters"]:
+                typer.echo(f"      {parameter['name']}: {parameter['type']} = {parameter['default']}")
+
+
+def _publish(manifest: Path, folder: Path, as_json: bool) -> None:
+    from bench.terminal import board_table
+    from leaderboards import build_board, publish, read_run
+
+    built = build_board(read_run(manifest))
+    files = publish(built, folder)
+    if as_json:
+        typer.echo(files["board.json"].read_text(encoding="utf-8"), nl=False)
+        return
+    # A pipe has no width: wide enough that nothing is cut.
+    Console(width=None if sys.stdout.isatty() else 200).print(board_table(built))
+    for name, path in files.items():
+        typer.echo(f"{name:12} {path}")
+
+
+def _stop(code: int, why: object) -> NoReturn:
+    _stderr.print(f"error: {why}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""What goes wrong with data."""
+
+
+class DataError(ValueError):
+    """A data set that is missing, damaged or not the one expected; its text says what to do."""

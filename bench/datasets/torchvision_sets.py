@@ -1,0 +1,92 @@
+"""MNIST and CIFAR-10, read by torchvision from a folder the user names."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from bench.datasets.dataset import Dataset
+from bench.datasets.errors import DataError
+from bench.datasets.registry import register
+from bench.datasets.train_and_test import split_train_and_test
+from bench.torchvision_import import import_torchvision
+
+
+@register("mnist")
+def mnist(root: Path | None = None) -> Dataset:
+    """MNIST (LeCun et al., 1998): 70000 handwritten digits, 28x28.
+
+    Of the 60000 training images every twelfth of a class, in file order, validates; 10000 test. Ids: training
+    rows 0 to 59999, test rows from 60000.
+
+    Args:
+        root: folder with torchvision's `MNIST/raw`.
+
+    Raises:
+        DataError: torchvision or the files are missing, or a file is damaged.
+    """
+    train, test = _read("mnist", "MNIST", root, "MNIST/raw/train-images-idx3-ubyte and its three fellows")
+    return split_train_and_test(
+        "mnist",
+        train_pixels=train.data.numpy()[:, None],
+        train_labels=train.targets.numpy().astype(np.int64),
+        test_pixels=test.data.numpy()[:, None],
+        test_labels=test.targets.numpy().astype(np.int64),
+        validation_every=12,
+    )
+
+
+@register("cifar10")
+def cifar10(root: Path | None = None) -> Dataset:
+    """CIFAR-10 (Krizhevsky, 2009): 60000 colour photographs, 3x32x32, ten classes.
+
+    Of the 50000 training images every tenth of a class, in file order, validates (5000); 10000 test. Ids:
+    training rows 0 to 49999, test rows from 50000.
+
+    Args:
+        root: folder with `cifar-10-batches-py`, whose files torchvision checks by their md5.
+
+    Raises:
+        DataError: torchvision or the files are missing, or a file is damaged.
+    """
+    train, test = _read("cifar10", "CIFAR10", root, "cifar-10-batches-py, with the md5 sums of the original")
+    return split_train_and_test(
+        "cifar10",
+        train_pixels=np.ascontiguousarray(train.data.transpose(0, 3, 1, 2)),
+        train_labels=np.asarray(train.targets, dtype=np.int64),
+        test_pixels=np.ascontiguousarray(test.data.transpose(0, 3, 1, 2)),
+        test_labels=np.asarray(test.targets, dtype=np.int64),
+        validation_every=10,
+    )
+
+
+def torchvision_and_root(name: str, root: Path | None) -> tuple[ModuleType, Path]:
+    """torchvision, and the folder, which must have been named and exist.
+
+    Raises:
+        DataError: one of them is missing.
+    """
+    advice = 'Name the folder that has it with root = "..." in the spec\'s [data] table.'
+    if root is None:
+        raise DataError(f"The data set {name!r} does not come with certbench and no folder was named. {advice}")
+    if not root.is_dir():
+        raise DataError(f"The data set {name!r} is missing: there is no folder {root}. {advice}")
+    try:
+        return import_torchvision(), root
+    except ImportError as error:
+        raise DataError(str(error)) from error
+
+
+def _read(name: str, reader: str, root: Path | None, looked_for: str) -> tuple[Any, Any]:
+    torchvision, folder = torchvision_and_root(name, root)
+    read = getattr(torchvision.datasets, reader)
+    try:
+        return read(folder, train=True), read(folder, train=False)
+    except Exception as error:  # torchvision checks with assert, and the readers below it differ
+        raise DataError(
+            f"The data set {name!r} is missing or damaged: looked for {looked_for}, in {folder} "
+            f"({type(error).__name__}: {str(error).partition('. You can')[0]}). Get it with "
+            f"torchvision.datasets.{reader}({str(folder)!r}, download=True), or name another folder "
+            'with root = "..." in the spec\'s [data] table.'
+        ) from error

@@ -1,0 +1,44 @@
+"""What a run would do, without doing it."""
+
+from bench.keys import digest
+from bench.plan import Plan
+from bench.runner import Options
+from bench.store import Store
+from ensembles import checkpoint
+
+
+def describe_plan(plan: Plan, options: Options) -> list[str]:
+    """Lines that say, for each training job and each cell, what is stored and what is still to be computed.
+
+    Writes nothing: damaged files are left for the run to set aside.
+
+    Raises:
+        CheckpointError: a stored checkpoint was altered.
+    """
+    store = Store(options.output)
+    images = plan.images
+    lines = [
+        f"{plan.name}: {len(images)} {plan.spec.data.split} images of {plan.dataset.name}, "
+        f"norm {plan.spec.threat.norm}, radii {', '.join(plan.spec.threat.radii)}; store {options.output}",
+        "training:",
+    ]
+    weights = {}
+    for job in plan.jobs():
+        path = store.checkpoint(job.digest)
+        if path.is_file():
+            weights[job.digest] = checkpoint.load(path).digest
+        lines.append(
+            f"  {job.label}: {'stored' if job.digest in weights else f'to train, {job.schedule.epochs} epochs'}"
+        )
+    lines.append("cells:")
+    for cell in plan.cells:
+        if cell.reason:
+            state = f"unsupported: {cell.reason}"
+        elif any(job.digest not in weights for job in cell.jobs):
+            state = f"to certify: {len(images)} images, after training"
+        else:
+            key = digest(cell.key_fields([weights[job.digest] for job in cell.jobs], plan.spec, images))
+            missing = len(images) - len(store.stored_images(key, set_aside=False)[0])
+            state = f"{'stored' if not missing else f'to certify: {missing} of {len(images)} images'}, key {key[:12]}"
+        lines.append(f"  {cell.name}: {state}")
+    return lines

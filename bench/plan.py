@@ -1,0 +1,176 @@
+"""The plan: from a spec and its data to training jobs and cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.datasets import Dataset, Split
+from bench.keys import digest
+from bench.spec import EnsembleTable, ExperimentSpec
+from certifiers import Certifier, ThreatModel
+from ensembles import Aggregation, derive_seed
+from ensembles.training import Objective, Schedule
+from leaderboards.radii import ceil_float
+from leaderboards.records import SCHEMA_VERSION
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One training: the members it makes, and the recipe that its checkpoint is stored under.
+
+    Members of an objective that does not couple them are jobs of their own, so that specs share them.
+    """
+
+    label: str
+    objective: Objective
+    schedule: Schedule
+    recipe: dict[str, Any] = field(hash=False)
+
+    @property
+    def digest(self) -> str:
+        """The digest of what makes these weights: data, architecture, objective, schedule, seed."""
+        return digest(self.recipe)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of the board before it is measured; `reason` says why it cannot be, where it cannot."""
+
+    name: str
+    ensemble: str
+    jobs: tuple[TrainJob, ...]
+    aggregation: Aggregation
+    certifier: Certifier
+    threat: ThreatModel
+    reason: str = ""
+
+    def key_fields(self, weights: Sequence[str], spec: ExperimentSpec, images: Split) -> dict[str, Any]:
+        """What the key of this cell is the digest of, given the digests of the jobs' weights."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "weights": list(weights),
+            "aggregation": self.aggregation.describe(),
+            "data": images.digest,
+            "image_ids": [int(image) for image in images.ids],
+            "threat": {"norm": self.threat.norm.value},
+            "radii": [str(radius) for radius in spec.threat.exact_radii()] if self.certifier.uses_radii else None,
+            "certifier": self.certifier.describe(),
+            "dtype": "float32",
+            "seed": certification_seed(spec),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a spec asks for."""
+
+    name: str
+    spec: ExperimentSpec
+    spec_text: str
+    dataset: Dataset
+    images: Split
+    cells: tuple[Cell, ...]
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """The radii as floats that are not below the exact ones."""
+        return tuple(ceil_float(radius) for radius in self.spec.threat.exact_radii())
+
+    def jobs(self) -> list[TrainJob]:
+        """The training jobs of all cells that can be measured, each once, in the order of the spec."""
+        return list({job.digest: job for cell in self.cells if not cell.reason for job in cell.jobs}.values())
+
+
+def certification_seed(spec: ExperimentSpec) -> int:
+    """The base of the noise of every cell of a spec: all entries meet the same noise, so comparisons are paired."""
+    return derive_seed(spec.seed, "certification")
+
+
+def make_plan(spec: ExperimentSpec, spec_text: str, dataset: Dataset, limit: int | None = None) -> Plan:
+    """The plan of a spec on its data.
+
+    `limit` keeps that many of the spec's images, spread evenly over them, and names the run accordingly: it
+    never replaces the full one.
+
+    Raises:
+        ValueError: no image is selected, or two entries have one name.
+    """
+    split = {"test": dataset.test, "validation": dataset.validation}[spec.data.split]
+    images = split.select(every=spec.data.every, offset=spec.data.offset, limit=spec.data.limit)
+    name = spec.name
+    if limit is not None and limit < len(images):
+        images = images.select(every=len(images) // limit, limit=limit)
+        name = f"{spec.name}-limit{limit}"
+    if not len(images):
+        raise ValueError(
+            f"data: no image is selected: the {spec.data.split} split of {dataset.name} has {len(split)} images, "
+            f"offset is {spec.data.offset}. Lower the offset."
+        )
+    cells = tuple(
+        _cell(spec, dataset, entry.name, label, aggregation, certifier)
+        for entry in spec.entries
+        for label in entry.ensemble
+        for aggregation in entry.aggregation
+        for certifier in entry.certifier
+    )
+    seen: set[str] = set()
+    for cell in cells:
+        if cell.name in seen:
+            raise ValueError(f"entries: two lines of the board are named {cell.name!r}. Remove one, or give names.")
+        seen.add(cell.name)
+    return Plan(name, spec, spec_text, dataset, images, cells)
+
+
+def _cell(
+    spec: ExperimentSpec, dataset: Dataset, name: str | None, label: str, aggregation: Aggregation, certifier: str
+) -> Cell:
+    method = spec.certifier(certifier)
+    threat = ThreatModel(spec.threat.norm)
+    reason = ""
+    if threat.norm not in method.norms:
+        reason = (
+            f"{method.name} does not certify the norm {threat.norm}; it certifies: {', '.join(sorted(method.norms))}."
+        )
+    return Cell(
+        name=name or f"{label} · {_short(aggregation)} · {certifier}",
+        ensemble=label,
+        jobs=_jobs(spec, label, spec.ensembles[label], dataset),
+        aggregation=aggregation,
+        certifier=method,
+        threat=threat,
+        reason=reason,
+    )
+
+
+def _short(aggregation: Aggregation) -> str:
+    """The name of an aggregation with the parameters that are not its defaults."""
+    default = type(aggregation)().identity()
+    extra = [f"{key}={value}" for key, value in aggregation.identity().items() if value != default[key]]
+    return f"{aggregation.name}({', '.join(extra)})" if extra else aggregation.name
+
+
+def _jobs(spec: ExperimentSpec, label: str, table: EnsembleTable, dataset: Dataset) -> tuple[TrainJob, ...]:
+    common = {
+        "schema": SCHEMA_VERSION,
+        "data": {"name": dataset.name, "train": dataset.train.digest},
+        "architecture": table.architecture,
+        "options": table.options,
+        "input_shape": list(dataset.input_shape),
+        "classes": dataset.classes,
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "objective": table.objective.describe(),
+        "schedule": table.schedule.identity(),
+    }
+    if table.objective.joint:
+        recipe = {**common, "members": table.members, "seed": derive_seed(spec.seed, "joint")}
+        return (TrainJob(label, table.objective, table.schedule, recipe),)
+    return tuple(
+        TrainJob(
+            f"{label} member {number + 1} of {table.members}",
+            table.objective,
+            table.schedule,
+            {**common, "members": 1, "seed": derive_seed(spec.seed, "member", number)},
+        )
+        for number in range(table.members)
+    )

@@ -1,0 +1,311 @@
+"""The runner: trains what is missing, certifies what is not stored, and writes down what it did."""
+
+import contextlib
+import dataclasses
+import json
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bench import provenance
+from bench.keys import digest
+from bench.plan import Cell, Plan, TrainJob, certification_seed
+from bench.progress import Reporter
+from bench.rows import error_rows, rows_of
+from bench.store import Store, write_file
+from bench.training import members_for
+from certifiers import Certificates, Certifier, Verdict
+from ensembles import Ensemble, shared_scores
+from ensembles.checkpoint import Checkpoint
+from leaderboards.records import SCHEMA_VERSION, read_rows
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, as opposed to what: none of it is part of a key."""
+
+    output: Path
+    device: str = "cpu"
+    block_size: int = 10
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended with."""
+
+    manifest: Path
+    statuses: dict[str, str]
+    reasons: dict[str, str]
+    computed: int
+    stored: int
+    timeouts: int = 0
+
+    @property
+    def failed(self) -> list[str]:
+        """The entries with ERROR rows or rows missing."""
+        return [name for name, status in self.statuses.items() if status in ("failed", "incomplete")]
+
+    @property
+    def measured(self) -> list[str]:
+        """The entries with all rows stored."""
+        return [name for name, status in self.statuses.items() if status == "complete"]
+
+
+@dataclass
+class _Task:
+    """A cell on its way: its key, its ensemble, what is still to be computed."""
+
+    cell: Cell
+    key: str
+    key_fields: dict[str, Any]
+    ensemble: Ensemble
+    certifier: Certifier
+    pending: tuple[int, ...]
+    unsupported: str = ""
+    errors: list[str] = field(default_factory=list)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        ValueError: says what was asked for and what there is.
+    """
+    there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if device not in there and not (device == "cuda" and len(there) > 1):
+        raise ValueError(f"Device {device!r} is not here. Available: {', '.join(there)}.")
+
+
+def run(plan: Plan, options: Options, reporter: Reporter) -> Outcome:
+    """Execute a plan: resumes where an earlier run stopped, recomputes nothing that is stored.
+
+    Blocks of images are stored as they are done. A method that raises costs its block, not the run.
+
+    Raises:
+        StoreError: the store is in use, full or not writable.
+        TrainingError: a training cannot go on.
+        CheckpointError: a stored checkpoint was altered.
+        KeyboardInterrupt: the user stopped it; finished blocks are stored.
+    """
+    store = Store(options.output)
+    with store.locked():
+        trained = {job.digest: members_for(job, plan.dataset, store, options.device, reporter) for job in plan.jobs()}
+        used = provenance.collect(options.device)
+        tasks = _tasks(plan, store, trained, options, reporter)
+        stored = sum(len(plan.images) - len(task.pending) for task in tasks)
+        computed = 0
+        for group in _groups(tasks):
+            computed += _certify(plan, store, group, options, reporter)
+        return _finish(plan, store, tasks, used, computed, stored)
+
+
+def _tasks(
+    plan: Plan, store: Store, trained: dict[str, Checkpoint], options: Options, reporter: Reporter
+) -> list[_Task]:
+    device = torch.device(options.device)
+    # The same member objects in every ensemble that uses them: that is what lets cells share forward passes.
+    # channels_last is only a memory layout; convolutions of small images run faster in it.
+    members = {
+        name: [member.to(device).to(memory_format=torch.channels_last) for member in found.members]  # type: ignore[call-overload]
+        for name, found in trained.items()
+    }
+    tasks = []
+    for cell in plan.cells:
+        if cell.reason:
+            continue
+        fields = cell.key_fields([trained[job.digest].digest for job in cell.jobs], plan.spec, plan.images)
+        key = digest(fields)
+        found, messages = store.stored_images(key)
+        for message in messages:
+            reporter.warn(message)
+        pending = tuple(position for position, image in enumerate(plan.images.ids.tolist()) if image not in found)
+        if pending:
+            store.forget_failures(key)
+        ensemble = Ensemble([member for job in cell.jobs for member in members[job.digest]], cell.aggregation)
+        tasks.append(_Task(cell, key, fields, ensemble, _with_batch_size(cell.certifier, options), pending))
+    return tasks
+
+
+def _with_batch_size(certifier: Certifier, options: Options) -> Certifier:
+    if options.batch_size is None or not any(item.name == "batch_size" for item in dataclasses.fields(certifier)):
+        return certifier
+    return dataclasses.replace(certifier, batch_size=options.batch_size)  # type: ignore[call-arg]
+
+
+def _groups(tasks: Sequence[_Task]) -> list[list[_Task]]:
+    """Tasks that share one pass: same members, certifier and norm, and the same images still to do."""
+    groups: dict[Any, list[_Task]] = {}
+    for task in tasks:
+        if task.pending:
+            jobs = tuple(job.digest for job in task.cell.jobs)
+            groups.setdefault((jobs, task.certifier, task.cell.threat, task.pending), []).append(task)
+    return list(groups.values())
+
+
+def _certify(plan: Plan, store: Store, group: list[_Task], options: Options, reporter: Reporter) -> int:
+    pending = group[0].pending
+    label = f"certify {', '.join(task.cell.name for task in group)}"
+    computed = 0
+    with reporter.task(label, len(pending)) as progress:
+        for first in range(0, len(pending), options.block_size):
+            positions = np.asarray(pending[first : first + options.block_size])
+            open_tasks = [task for task in group if not task.unsupported]
+            if open_tasks:
+                for task, rows in zip(open_tasks, _block(plan, open_tasks, positions, options, reporter), strict=True):
+                    if (rows["verdict"] == "UNSUPPORTED").all():
+                        task.unsupported = str(rows["reason"].iloc[0])
+                        continue
+                    store.write_rows(task.key, rows)
+                    computed += len(rows)
+            progress.advance(len(positions), f"{len(open_tasks)} entries")
+    for task in group:
+        for reason in dict.fromkeys(task.errors):
+            reporter.warn(f"{task.cell.name}: {reason}")
+    return computed
+
+
+def _block(
+    plan: Plan, tasks: list[_Task], positions: "np.ndarray[Any, Any]", options: Options, reporter: Reporter
+) -> list[pd.DataFrame]:
+    """The rows of one block of images for each task; one task's failure does not touch the others."""
+    ids = [int(image) for image in plan.images.ids[positions]]
+    labels = plan.images.labels[torch.from_numpy(positions)].tolist()
+    images = plan.images.images(positions).to(options.device)
+    try:
+        found = _answers(plan, tasks, images, ids)
+    except Exception as error:
+        if len(tasks) > 1:
+            return [_block(plan, [task], positions, options, reporter)[0] for task in tasks]
+        reason = f"{type(error).__name__}: {error}"
+        if not tasks[0].errors:
+            reporter.warn(f"{tasks[0].cell.name}\n{traceback.format_exc()}")
+        tasks[0].errors.append(reason)
+        return [error_rows(ids, labels, reason)]
+    blocks = []
+    for task, (certificates, clean) in zip(tasks, found, strict=True):
+        rows = rows_of(ids, labels, clean, certificates)
+        task.errors += rows.loc[rows["verdict"] == "ERROR", "reason"].tolist()
+        blocks.append(rows)
+    return blocks
+
+
+def _answers(
+    plan: Plan, tasks: list[_Task], images: torch.Tensor, ids: list[int]
+) -> list[tuple[Certificates, list[int]]]:
+    ensembles = [task.ensemble for task in tasks]
+    certificates = tasks[0].certifier.certify_together(
+        ensembles, images, tasks[0].cell.threat, plan.radii, certification_seed(plan.spec), ids
+    )
+    clean: list[list[int]] = [[] for _ in tasks]
+    with torch.no_grad():
+        # One image at a time: the arithmetic, and so the answer, cannot depend on the block.
+        for image in images:
+            for mine, scores in zip(clean, shared_scores(ensembles, image[None]), strict=True):
+                mine.append(int(scores.argmax()) if bool(torch.isfinite(scores).all()) else -1)
+    return list(zip(certificates, clean, strict=True))
+
+
+def _finish(
+    plan: Plan, store: Store, tasks: Sequence[_Task], used: dict[str, Any], computed: int, stored: int
+) -> Outcome:
+    by_name = {task.cell.name: task for task in tasks}
+    wanted = set(plan.images.ids.tolist())
+    entries, statuses, reasons, timeouts = [], {}, {}, 0
+    for cell in plan.cells:
+        task = by_name.get(cell.name)
+        status, reason, folder = "unsupported", cell.reason, None
+        if task is not None and task.unsupported:
+            reason = task.unsupported
+        elif task is not None:
+            rows = read_rows(store.cell(task.key))
+            rows = rows[rows["image_id"].isin(wanted)]
+            errors = rows[rows["verdict"] == Verdict.ERROR.name]
+            timeouts += int((rows["verdict"] == Verdict.TIMEOUT.name).sum())
+            folder = store.cell(task.key).relative_to(store.root).as_posix()
+            if len(rows) < len(wanted):
+                status, reason = "incomplete", f"{len(wanted) - len(rows)} of {len(wanted)} images are missing"
+            elif len(errors):
+                first = str(errors["reason"].iloc[0])
+                status, reason = "failed", f"{len(errors)} of {len(wanted)} images failed: {first}"
+            else:
+                status, reason = "complete", ""
+        computed_with = _completed(plan, store, task, used) if task and status == "complete" else used
+        entries.append(_entry(plan, cell, task, status, reason, folder, computed_with))
+        statuses[cell.name], reasons[cell.name] = status, reason
+    manifest = store.manifest(plan.name)
+    store.write_json(
+        manifest,
+        {
+            "schema": SCHEMA_VERSION,
+            "name": plan.name,
+            "title": plan.spec.title or plan.name,
+            "description": plan.spec.description,
+            "radii": list(plan.spec.threat.radii),
+            "spec_text": plan.spec_text,
+            "entries": entries,
+        },
+    )
+    write_file(manifest.with_name("spec.toml"), plan.spec_text.encode())
+    return Outcome(manifest, statuses, reasons, computed, stored, timeouts)
+
+
+def _completed(plan: Plan, store: Store, task: _Task, used: dict[str, Any]) -> dict[str, Any]:
+    """Write down a finished cell, once; the provenance of the run that finished it."""
+    path = store.cell(task.key) / "cell.json"
+    if path.is_file():
+        with contextlib.suppress(json.JSONDecodeError, KeyError):
+            return dict(json.loads(path.read_text(encoding="utf-8"))["provenance"])
+    store.write_json(
+        path,
+        {
+            "schema": SCHEMA_VERSION,
+            "key": task.key,
+            "key_fields": task.key_fields,
+            "entry": task.cell.name,
+            "spec": plan.spec_text,
+            "provenance": used,
+        },
+    )
+    return used
+
+
+def _entry(
+    plan: Plan, cell: Cell, task: _Task | None, status: str, reason: str, folder: str | None, used: dict[str, Any]
+) -> dict[str, Any]:
+    """One entry of run.json: the fields of `leaderboards.records.Entry`, and where its rows are."""
+    return {
+        "name": cell.name,
+        "dataset": plan.dataset.name,
+        "split": plan.spec.data.split,
+        "images_digest": plan.images.digest,
+        "images": len(plan.images),
+        "image_ids": plan.images.ids.tolist(),
+        "norm": cell.threat.norm.value,
+        "ensemble": cell.ensemble,
+        "aggregation": cell.aggregation.name,
+        "certifier": cell.certifier.name,
+        "guarantee": cell.certifier.guarantee.value,
+        "status": status,
+        "reason": reason,
+        "key": task.key if task else "",
+        "folder": folder,
+        "schema": SCHEMA_VERSION,
+        "parameters": cell.certifier.identity(),
+        "provenance": used,
+        "details": {
+            "aggregation": cell.aggregation.describe(),
+            "certifier": cell.certifier.describe(),
+            "training": [_shown(job) for job in cell.jobs],
+        },
+    }
+
+
+def _shown(job: TrainJob) -> dict[str, Any]:
+    return {"label": job.label, **job.recipe}

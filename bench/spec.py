@@ -1,0 +1,231 @@
+"""Specs: what an experiment is, read from TOML and checked at the edge, with one sentence for each mistake."""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import pydantic
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from bench import datasets
+from certifiers import Certifier, Norm
+from certifiers import from_mapping as certifier_from_mapping
+from ensembles import Aggregation, aggregation, architectures
+from ensembles.registry import RegistryError, did_you_mean
+from ensembles.training import Objective, Schedule
+from ensembles.training import from_mapping as objective_from_mapping
+from leaderboards.radii import parse_radius
+
+_PACKAGED = Path(__file__).parent / "specs"
+T = TypeVar("T")
+
+
+class SpecError(ValueError):
+    """A spec that cannot be run: one sentence that says where, what it got, what is allowed."""
+
+
+class _Table(pydantic.BaseModel):
+    """A table of a spec: unknown keys are refused with the nearest known one; values are not converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            for key in values:
+                if key not in cls.model_fields:
+                    known = ", ".join(cls.model_fields)
+                    raise ValueError(
+                        f"unknown key {key!r}. {did_you_mean(str(key), cls.model_fields)}Allowed: {known}."
+                    )
+        return values
+
+
+def _built(build: Callable[[Any], T]) -> BeforeValidator:
+    """A field whose table is turned into an object by `build`, which raises what a user should read."""
+
+    def validate(value: Any) -> T:
+        try:
+            return build(value)
+        except (RegistryError, TypeError, KeyError) as error:
+            missing = f"needs the key {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(missing) from None
+
+    return BeforeValidator(validate)
+
+
+def _sole_or_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _schedule(table: Any) -> Schedule:
+    return table if isinstance(table, Schedule) else Schedule.from_mapping(table, "schedule")
+
+
+def _radii(written: Any) -> tuple[str, ...]:
+    if not isinstance(written, list) or not written:
+        raise ValueError('radii must be a list such as [0, 0.25, "8/255"]')
+    exact = [parse_radius(item) for item in written]
+    if exact != sorted(set(exact)):
+        raise ValueError(f"radii must ascend without repetition, got {', '.join(map(str, written))}")
+    return tuple(str(item) for item in written)
+
+
+def _architecture(name: Any) -> str:
+    return architectures.resolve(name)
+
+
+def _dataset(name: Any) -> str:
+    return datasets.registry.resolve(name)
+
+
+class DataTable(_Table):
+    """`[data]`: which images are certified: every `every`-th of the split from `offset` on."""
+
+    name: Annotated[str, _built(_dataset)]
+    root: str | None = None
+    split: Literal["test", "validation"] = "test"
+    every: Annotated[int, Field(ge=1)] = 1
+    offset: Annotated[int, Field(ge=0)] = 0
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class ThreatTable(_Table):
+    """`[threat]`: the norm, and the radii of the board as exact fractions or decimals."""
+
+    norm: Annotated[Norm, _built(Norm)]
+    radii: Annotated[tuple[str, ...], _built(_radii)]
+
+    def exact_radii(self) -> tuple[Fraction, ...]:
+        """The radii as fractions."""
+        return tuple(parse_radius(radius) for radius in self.radii)
+
+
+class EnsembleTable(_Table):
+    """`[ensembles.NAME]`: how members are built and trained."""
+
+    architecture: Annotated[str, _built(_architecture)]
+    options: dict[str, Any] = Field(default_factory=dict)
+    members: Annotated[int, Field(ge=1)] = 1
+    objective: Annotated[Objective, _built(objective_from_mapping)]
+    schedule: Annotated[Schedule, _built(_schedule)]
+
+
+class EntryTable(_Table):
+    """`[[entries]]`: lines of the board, one for each combination of the lists."""
+
+    name: str | None = None
+    ensemble: Annotated[tuple[str, ...], BeforeValidator(_sole_or_list)]
+    aggregation: Annotated[
+        tuple[Annotated[Aggregation, _built(aggregation.create)], ...],
+        BeforeValidator(_sole_or_list),
+    ]
+    certifier: Annotated[tuple[str, ...], BeforeValidator(_sole_or_list)]
+
+
+class ExperimentSpec(_Table):
+    """A whole spec: data, threat, ensembles, certifiers, and the entries of the board."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
+    title: str = ""
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: DataTable
+    threat: ThreatTable
+    ensembles: Annotated[dict[str, EnsembleTable], Field(min_length=1)]
+    certifiers: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    entries: Annotated[tuple[EntryTable, ...], BeforeValidator(_sole_or_list), Field(min_length=1)]
+
+    def certifier(self, label: str) -> Certifier:
+        """The certifier of a table `[certifiers.LABEL]`; its `method` is the label where it is not given."""
+        table = dict(self.certifiers[label])
+        return certifier_from_mapping(str(table.pop("method", label)), table)
+
+    @model_validator(mode="after")
+    def _check_references(self) -> Self:
+        for label in self.certifiers:
+            try:
+                self.certifier(label)
+            except (RegistryError, ValueError) as error:
+                raise ValueError(f"[certifiers.{label}] {error}") from None
+        for number, entry in enumerate(self.entries, start=1):
+            for kind, used, known in (
+                ("ensemble", entry.ensemble, self.ensembles),
+                ("certifier", entry.certifier, self.certifiers),
+            ):
+                for label in used:
+                    if label not in known:
+                        raise ValueError(
+                            f"entry {number}: unknown {kind} {label!r}. {did_you_mean(label, known)}"
+                            f"Defined in this spec: {', '.join(known)}."
+                        )
+            combinations = len(entry.ensemble) * len(entry.aggregation) * len(entry.certifier)
+            if entry.name is not None and combinations != 1:
+                raise ValueError(f"entry {number}: a name fits one line of the board, this entry makes {combinations}.")
+            for label in entry.ensemble:
+                for combined in entry.aggregation:
+                    try:
+                        combined.uses(self.ensembles[label].members)
+                    except ValueError as error:
+                        raise ValueError(f"entry {number}, ensemble {label!r}: {error}") from None
+        return self
+
+
+def packaged_specs() -> dict[str, Path]:
+    """The specs that come with the package, by name."""
+    return {path.stem: path for path in sorted(_PACKAGED.glob("*.toml"))}
+
+
+def find_spec(written: str) -> Path:
+    """The file of a spec: a path, or the name of a packaged one.
+
+    Raises:
+        SpecError: neither exists.
+    """
+    packaged = packaged_specs()
+    if written in packaged:
+        return packaged[written]
+    path = Path(written)
+    if path.is_file():
+        return path
+    raise SpecError(
+        f"No spec {written!r}: neither a file nor a packaged spec. {did_you_mean(written, packaged)}"
+        f"Packaged: {', '.join(packaged)}."
+    )
+
+
+def read_spec(path: Path) -> tuple[ExperimentSpec, str]:
+    """A spec and its text.
+
+    Raises:
+        SpecError: not TOML, or not a spec: one sentence with the place and the nearest right word.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        return ExperimentSpec.model_validate(tomllib.loads(text)), text
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path.name}: not valid TOML: {error}.") from error
+    except pydantic.ValidationError as error:
+        raise SpecError(f"{path.name}: {_sentence(error)}") from error
+
+
+def _sentence(error: pydantic.ValidationError) -> str:
+    first = error.errors()[0]
+    place = _place(first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{place} is missing."
+    if first["type"] != "value_error":
+        message = f"{message}, got {first['input']!r}"
+    return f"{place + ': ' if place else ''}{message.rstrip('.')}."
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """`data.every`, `entries[2].aggregation`: counted from 1, as people count tables."""
+    words = ""
+    for part in location:
+        words += f"[{part + 1}]" if isinstance(part, int) else f"{'.' if words else ''}{part}"
+    return words

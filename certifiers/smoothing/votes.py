@@ -1,0 +1,56 @@
+"""Counting votes: how often each class wins under noise. The hot path of smoothing."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from certifiers.smoothing.noise import CHUNK, GaussianNoise, chunks_for
+from ensembles.ensemble import shared_scores
+
+
+def count_votes(
+    classifiers: Sequence[nn.Module],
+    image: Float[Tensor, "*shape"],
+    noise: GaussianNoise,
+    row: int,
+    stream: int,
+    samples: int,
+    batch_size: int = CHUNK,
+) -> list[Int64[Tensor, "classes_and_invalid"]]:
+    """The votes of several classifiers on the same noisy copies of one image.
+
+    A sample votes for the class of the largest score, the lowest such class on ties. A sample whose scores
+    are not all finite votes for nobody: it is counted in the last entry, so that every classifier's votes
+    sum to `samples`.
+
+    Args:
+        classifiers: ensembles that share members share their forward passes.
+        image: one input, in [0, 1]; noisy copies are not clipped.
+        noise: the protocol.
+        row: the image's row in the protocol's key.
+        stream: selection or estimation.
+        samples: how many noisy copies.
+        batch_size: inputs a forward pass. It cannot change the noise; the arithmetic is the same for the
+            default, whatever the number of samples, but for the last batch.
+    """
+    together = max(1, batch_size // CHUNK)
+    buffer = torch.empty((together * CHUNK, *image.shape), dtype=torch.float32)
+    counts: list[Tensor] | None = None
+    for first_chunk in range(0, chunks_for(samples), together):
+        noise.fill(buffer[: min(together, chunks_for(samples) - first_chunk) * CHUNK], row, stream, first_chunk)
+        wanted = buffer[: min(len(buffer), samples - first_chunk * CHUNK)]
+        noisy = wanted.to(image.device, image.dtype, copy=False).add_(image)
+        for batch in torch.split(noisy, batch_size):
+            votes = [_votes(scores) for scores in shared_scores(classifiers, batch)]
+            counts = votes if counts is None else [total.add_(more) for total, more in zip(counts, votes, strict=True)]
+    assert counts is not None, "at least one sample"  # noqa: S101
+    return [total.cpu() for total in counts]
+
+
+def _votes(scores: Float[Tensor, "batch classes"]) -> Int64[Tensor, "classes_and_invalid"]:
+    classes = scores.shape[1]
+    winners = scores.argmax(1)
+    invalid = ~torch.isfinite(scores).all(1)
+    return torch.bincount(winners.masked_fill_(invalid, classes), minlength=classes + 1)

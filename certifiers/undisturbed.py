@@ -1,0 +1,46 @@
+"""A guard: whatever an author's method does, the process and the model are as before."""
+
+import contextlib
+import random
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@contextlib.contextmanager
+def undisturbed(classifiers: Sequence[nn.Module]) -> Iterator[None]:
+    """Run the body with the classifiers in eval mode and gradients off; restore everything after it.
+
+    Restored, also when the body raises: the mode of every submodule, gradients of the parameters and whether
+    they are asked for, the global generators of torch, numpy and random, grad mode, default dtype, thread count.
+    """
+    modules = [module for classifier in classifiers for module in classifier.modules()]
+    modes = [module.training for module in modules]
+    parameters = [parameter for classifier in classifiers for parameter in classifier.parameters()]
+    gradients = [(parameter.grad, parameter.requires_grad) for parameter in parameters]
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    grad_enabled, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    try:
+        for classifier in classifiers:
+            classifier.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        for parameter, (gradient, wanted) in zip(parameters, gradients, strict=True):
+            parameter.requires_grad_(wanted)
+            parameter.grad = gradient
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)
+        torch.set_grad_enabled(grad_enabled)
+        torch.set_default_dtype(dtype)
+        # Toggling the thread pool slows later work, so it is touched only when the method changed it.
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

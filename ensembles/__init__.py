@@ -1,0 +1,36 @@
+"""What is certified: members, how they are aggregated, and how they are trained.
+
+ensemble = Ensemble(members, aggregation=WeightedAverage(weights=None, of="confidence"))
+ensemble.confidences(x)   # [member, batch, class]
+ensemble(x)               # scores [batch, class]
+"""
+
+from ensembles import aggregation, architectures, checkpoint, training
+from ensembles.aggregation import Aggregation, MaxMargin, Single, WeightedAverage
+from ensembles.checkpoint import weights_digest
+from ensembles.ensemble import Ensemble, members_of, shared_scores
+from ensembles.parameters import ParameterError, Parameters
+from ensembles.registry import Registry, RegistryError, UnknownNameError
+from ensembles.seeds import derive_seed, seeded_generator
+
+__all__ = [
+    "Aggregation",
+    "Ensemble",
+    "MaxMargin",
+    "ParameterError",
+    "Parameters",
+    "Registry",
+    "RegistryError",
+    "Single",
+    "UnknownNameError",
+    "WeightedAverage",
+    "aggregation",
+    "architectures",
+    "checkpoint",
+    "derive_seed",
+    "members_of",
+    "seeded_generator",
+    "shared_scores",
+    "training",
+    "weights_digest",
+]

@@ -1,0 +1,90 @@
+"""The ensemble: members and an aggregation, one classifier."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ensembles.aggregation import Aggregation, WeightedAverage
+
+
+class Ensemble(nn.Module):
+    """Members and an aggregation.
+
+    Args:
+        members: modules that map inputs [batch, *shape] in [0, 1] to logits [batch, classes]; normalisation
+            belongs inside them, so that radii are in input units.
+        aggregation: how their outputs become one score a class.
+
+    Raises:
+        ValueError: no members.
+        ParameterError: the aggregation does not fit the number of members.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], aggregation: Aggregation | None = None) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError("An ensemble needs at least one member, got none.")
+        self.aggregation = WeightedAverage() if aggregation is None else aggregation
+        self.used = self.aggregation.uses(len(members))
+        self.members = nn.ModuleList(members)
+
+    def with_aggregation(self, aggregation: Aggregation) -> "Ensemble":
+        """The same members (shared, not copied) under another aggregation."""
+        return Ensemble(list(self.members), aggregation)
+
+    def used_members(self) -> list[nn.Module]:
+        """The members that the aggregation needs, in its order."""
+        return [self.members[index] for index in self.used]
+
+    def logits(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "member batch classes"]:
+        """The logits of all members."""
+        return stack_logits([member(x) for member in self.members])
+
+    def confidences(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "member batch classes"]:
+        """The softmax confidences of all members."""
+        return self.logits(x).softmax(-1)
+
+    def forward(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch classes"]:
+        """The scores of the ensemble; only the members that the aggregation needs are evaluated."""
+        return self.aggregation.scores(stack_logits([member(x) for member in self.used_members()]))
+
+
+def stack_logits(outputs: Sequence[Tensor]) -> Float[Tensor, "member batch classes"]:
+    """The members' logits as one tensor.
+
+    Raises:
+        ValueError: a member did not return [batch, classes], or members disagree on it.
+    """
+    shapes = [tuple(output.shape) for output in outputs]
+    if len(set(shapes)) != 1 or len(shapes[0]) != 2:
+        raise ValueError(f"Members must return logits of one shape [batch, classes], got {shapes}.")
+    return torch.stack(list(outputs))
+
+
+def shared_scores(classifiers: Sequence[nn.Module], x: Float[Tensor, "batch *shape"]) -> list[Tensor]:
+    """The scores [batch, classes] of several classifiers at once, each member evaluated once.
+
+    Ensembles are opened into their members; a member that several of them share (the same object) runs once.
+    Each result equals `classifier(x)` bit for bit.
+    """
+    outputs: dict[nn.Module, Tensor] = {}
+
+    def output(module: nn.Module) -> Tensor:
+        if module not in outputs:
+            outputs[module] = cast("Tensor", module(x))
+        return outputs[module]
+
+    return [
+        classifier.aggregation.scores(stack_logits([output(member) for member in classifier.used_members()]))
+        if isinstance(classifier, Ensemble)
+        else output(classifier)
+        for classifier in classifiers
+    ]
+
+
+def members_of(classifier: nn.Module) -> list[nn.Module]:
+    """What one evaluation of a classifier runs: the members an ensemble needs, or the classifier itself."""
+    return classifier.used_members() if isinstance(classifier, Ensemble) else [classifier]

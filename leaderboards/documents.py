@@ -1,0 +1,103 @@
+"""A board as one JSON document: every number unrounded, with its counts, so that it can be checked."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from leaderboards.board import Board, Line
+from leaderboards.metrics import CONFIDENCE, Share
+from leaderboards.radii import format_radius
+
+#: Raised whenever a field of the document changes its meaning.
+DOCUMENT_VERSION = 1
+
+
+def json_document(board: Board) -> str:
+    """The board as JSON text: keys in a fixed order, no NaN (null stands for "not known").
+
+    Shares are `{"value", "interval": [low, high], "successes", "trials"}`; radii are given exactly, as text,
+    and as a float64.
+    """
+    document = {
+        "document": "certbench-board",
+        "document_version": DOCUMENT_VERSION,
+        "schema": board.schema,
+        "name": board.name,
+        "title": board.title,
+        "description": board.description,
+        "dataset": board.dataset,
+        "split": board.split,
+        "norm": board.norm,
+        "images": board.images,
+        "images_digest": board.images_digest,
+        "radii": [format_radius(radius) for radius in board.radii],
+        "ranking": board.ranking,
+        "confidence": CONFIDENCE,
+        "entries": [_entry(board, line) for line in board.lines],
+        "spec_text": board.spec_text,
+    }
+    return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _entry(board: Board, line: Line) -> dict[str, Any]:
+    entry = line.entry
+    return {
+        "rank": line.rank,
+        "name": entry.name,
+        "ensemble": entry.ensemble,
+        "aggregation": entry.aggregation,
+        "certifier": entry.certifier,
+        "guarantee": entry.guarantee,
+        "status": entry.status,
+        "reason": entry.reason,
+        "key": entry.key,
+        "rows": len(entry.rows),
+        "errors": int((entry.rows["verdict"] == "ERROR").sum()),
+        "scores": _scores(board, line),
+        "parameters": entry.parameters,
+        "details": entry.details,
+        "provenance": entry.provenance,
+    }
+
+
+def _scores(board: Board, line: Line) -> dict[str, Any] | None:
+    scores = line.scores
+    if scores is None:
+        return None
+    return {
+        "mean_certified_accuracy": scores.mean_certified_accuracy,
+        "certified_accuracy": [
+            {"radius": format_radius(radius), "radius_float": float(radius)} | _share(share)
+            for radius, share in zip(board.radii, scores.certified, strict=True)
+        ],
+        "clean_accuracy": None if scores.clean is None else _share(scores.clean),
+        "average_certified_radius": scores.average_radius,
+        "median_certified_radius": scores.median_radius,
+        "abstention_rate": _share(scores.abstention),
+        "verdicts": scores.verdicts,
+        "forward_passes_per_image": scores.forward_passes,
+        "bound_passes_per_image": scores.bound_passes,
+        "seconds_per_image": scores.seconds,
+        "expected_false_certificates": scores.expected_false_certificates,
+    }
+
+
+def _share(share: Share) -> dict[str, Any]:
+    return {
+        "value": share.value,
+        "interval": list(share.interval),
+        "successes": share.successes,
+        "trials": share.trials,
+    }
+
+
+def _plain(value: Any) -> Any:
+    # Parameters and provenance are the callers'; a value that JSON lacks becomes text rather than an error.
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)

@@ -1,0 +1,59 @@
+"""Foreign text (names, reasons) made harmless for one target: it is shown as it is and never interpreted."""
+
+import re
+import unicodedata
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+
+
+def visible(text: str) -> str:
+    """One line without control or direction-changing characters, which no target can show."""
+    # Cc and Cf: terminal escapes, NUL (illegal in XML), right-to-left overrides; Cs: lone surrogates.
+    kept = (
+        character if character.isspace() or unicodedata.category(character) not in {"Cc", "Cf", "Cs"} else "\ufffd"
+        for character in text
+    )
+    return " ".join("".join(kept).split())
+
+
+def markdown(text: str) -> str:
+    r"""Text for a paragraph or table cell of GitHub's Markdown: no markup, no HTML, no links, no cell ends.
+
+    Entities for `& < >` and the colon of `://`, which would become a link; a backslash before other markup.
+    """
+    entities = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~$!])", r"\\\1", entities).replace("://", "&#58;//")
+
+
+def markdown_fence(text: str, language: str = "") -> str:
+    """A code block of any text; its fence is longer than every run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def latex(text: str) -> str:
+    """Text for a LaTeX paragraph or cell; needs no package."""
+    return "".join(_LATEX.get(character, character) for character in visible(text))
+
+
+def shortened(text: str, length: int) -> str:
+    """At most `length` characters; of a longer text the middle is left out, as names differ at their ends."""
+    if len(text) <= length:
+        return text
+    head = (length - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"

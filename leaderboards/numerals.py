@@ -1,0 +1,37 @@
+"""How numbers are written on boards for readers. Stored and exported numbers are never rounded."""
+
+from decimal import ROUND_FLOOR, Decimal
+
+from leaderboards.metrics import Share
+
+#: What stands where there is no number.
+NOTHING = "–"
+
+
+def percent(value: float) -> str:
+    """A share in [0, 1] in percent with one decimal, half to even."""
+    return f"{100 * value:.1f}"
+
+
+def interval(share: Share) -> str:
+    """`[54.4, 68.3]`: the ends of the exact interval in percent."""
+    low, high = share.interval
+    return f"[{percent(low)}, {percent(high)}]"
+
+
+def percent_with_interval(share: Share | None) -> str:
+    """`61.5 [54.4, 68.3]`, or a dash."""
+    return NOTHING if share is None else f"{percent(share.value)} {interval(share)}"
+
+
+def radius(value: float) -> str:
+    """A radius with three decimals, rounded down: rounding never certifies.
+
+    What is rounded is the shortest decimal that denotes the float64, so that 0.911 stays 0.911.
+    """
+    return str(Decimal(repr(float(value))).quantize(Decimal("0.001"), rounding=ROUND_FLOOR))
+
+
+def quantity(value: float) -> str:
+    """A cost or an expectation: whole, with separators, from 1000 on, else three significant digits."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

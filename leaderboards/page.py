@@ -1,0 +1,63 @@
+"""A board as one self-contained HTML page.
+
+The table is plain HTML and complete without scripts; the DataTables bundle that itables ships makes it
+sortable and searchable. The page loads nothing: its content security policy forbids it, and admits by its
+digest only the one script written here.
+"""
+
+import hashlib
+import json
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import itables.options
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from leaderboards import escaping, numerals
+from leaderboards.board import Board
+from leaderboards.plots import DARK, LIGHT, curves_svg
+from leaderboards.radii import format_radius
+from leaderboards.tables import reading_guide
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def html_page(board: Board) -> str:
+    """The board as HTML text: every name and text of the board escaped, nothing loaded from anywhere."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": numerals.percent,
+        "interval": numerals.interval,
+        "radius": numerals.radius,
+        "quantity": numerals.quantity,
+        "visible": escaping.visible,
+        "pretty": _pretty,
+    }
+    script = (_TEMPLATES / "board.js").read_text(encoding="utf-8")
+    return environment.get_template("board.html").render(
+        board=board,
+        radii=[format_radius(radius) for radius in board.radii],
+        guide=reading_guide(board),
+        style=(_TEMPLATES / "board.css").read_text(encoding="utf-8"),
+        script=script,
+        script_digest=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        bundle=b64encode(Path(itables.options.dt_bundle).read_bytes()).decode(),
+        curves_light=_data_address(curves_svg(board, LIGHT)),
+        curves_dark=_data_address(curves_svg(board, DARK)),
+        nothing=numerals.NOTHING,
+    )
+
+
+def _data_address(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}"
+
+
+def _pretty(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)

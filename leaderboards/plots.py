@@ -1,0 +1,138 @@
+"""Certified accuracy against the radius, drawn without any global state of matplotlib."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from leaderboards.board import Board
+from leaderboards.escaping import shortened, visible
+from leaderboards.metrics import certified_curve
+
+# With six colours: no two of thirty lines look alike.
+_STYLES: tuple[object, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1, 1, 1, 1, 1)))
+_MOST_STEPS = 400
+_NORMS = {"l1": "l1", "l2": "l2", "linf": "l∞"}
+
+
+@dataclass(frozen=True)
+class Theme:
+    """The colours of a figure; `lines` are told apart with every common colour blindness."""
+
+    paper: str
+    ink: str
+    rule: str
+    lines: tuple[str, ...]
+
+
+#: Okabe and Ito's colours without black and yellow, which vanish on one of the two papers.
+LIGHT = Theme(
+    paper="#ffffff",
+    ink="#1c2430",
+    rule="#d5dae1",
+    lines=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"),
+)
+
+#: The same hues, lighter.
+DARK = Theme(
+    paper="#161b22",
+    ink="#e3e8ef",
+    rule="#3a434f",
+    lines=("#3D9FDB", "#F0813A", "#1FBF94", "#E09CC3", "#93D3F8", "#F5BC42"),
+)
+
+
+def curves_svg(board: Board, theme: Theme = LIGHT) -> str:
+    """The curves of all ranked entries as SVG; equal boards give equal bytes.
+
+    A step curve an entry with its 95 % interval as a band, in the order of the ranks. Text stays text.
+    """
+    with _quiet({"svg.hashsalt": "certbench", "svg.fonttype": "none"}):
+        buffer = io.StringIO()
+        _figure(board, theme).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def curves_png(board: Board, theme: Theme = LIGHT) -> bytes:
+    """`curves_svg` as PNG at two pixels a point of a common screen (192 dpi)."""
+    with _quiet({}):
+        buffer = io.BytesIO()
+        _figure(board, theme).savefig(buffer, format="png", dpi=192, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _figure(board: Board, theme: Theme) -> Figure:
+    names = [shortened(visible(line.entry.name), 72) for line in board.ranked]
+    columns = 2 if len(names) > 3 and max(map(len, names)) <= 40 else 1
+    legend_rows = -(-len(names) // columns)
+    figure = Figure(figsize=(8.0, 4.4 + 0.21 * legend_rows), facecolor=theme.paper, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _dress(axes, board, theme)
+    looks = zip(cycle(theme.lines), cycle(_STYLES), strict=False)
+    curves = [(line.entry.rows, line.scores.curve.radius) for line in board.ranked if line.scores]
+    end = 1.03 * max(float(board.radii[-1]), *(float(radii[-1]) for _, radii in curves), 0.0) or 1.0
+    handles = []
+    for (rows, radii), (color, style) in zip(curves, looks, strict=False):
+        curve = certified_curve(rows, [*_thinned(radii), end])
+        value, low, high = (100 * share for share in curve[1:])
+        # The function is continuous from the left, which is what a "pre" step draws.
+        handles += axes.step(curve.radius, value, where="pre", color=color, linestyle=style, linewidth=1.8)
+        axes.fill_between(curve.radius, low, high, step="pre", color=color, alpha=0.13, linewidth=0)
+    axes.set_xlim(0, end)
+    if handles:
+        # Labels set afterwards: a legend drops a label that starts with an underscore.
+        legend = figure.legend(
+            handles,
+            [str(n) for n in range(len(handles))],
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+        )
+        for text, name in zip(legend.get_texts(), names, strict=True):
+            text.set_parse_math(False)
+            text.set_text(name)
+            text.set(color=theme.ink, fontsize=9)
+    else:
+        axes.text(0.5, 0.5, "No entry is complete.", transform=axes.transAxes, ha="center", color=theme.ink)
+    return figure
+
+
+def _dress(axes: Axes, board: Board, theme: Theme) -> None:
+    axes.set_facecolor(theme.paper)
+    norm = _NORMS.get(board.norm, visible(board.norm))
+    for label in (
+        axes.set_xlabel(f"certified radius ({norm}, input units)"),
+        axes.set_ylabel(f"certified accuracy (% of {board.images} images)"),
+    ):
+        label.set(parse_math=False, color=theme.ink, fontsize=10)
+    axes.set_ylim(0, 101)
+    axes.grid(color=theme.rule, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=theme.ink, labelsize=9, length=0, pad=6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(theme.rule)
+
+
+def _thinned(radii: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    if radii.size <= _MOST_STEPS:
+        return radii
+    return np.take(radii, np.linspace(0, radii.size - 1, _MOST_STEPS).astype(int))
+
+
+@contextmanager
+def _quiet(settings: dict[Any, Any]) -> Iterator[None]:
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # Only the measure of a name in another script is approximate then; the text itself is right in SVG.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield

@@ -1,0 +1,216 @@
+"""The stored form of results: what one row holds, and how files of rows and runs are read and verified.
+
+A *run* is one spec that was executed; `runs/<name>/run.json` lists its entries. An *entry* is one line of a
+board (an ensemble, an aggregation, a certifier, a threat); its rows, one an image, lie in the folder of its
+*cell*, `cells/<key>/`, as Parquet files. The name of such a file ends in the digest of its bytes, so that a
+changed or truncated file cannot be mistaken for a stored one.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def _column(name: str, kind: pa.DataType, doc: str) -> pa.Field:
+    return pa.field(name, kind, nullable=False, metadata={"doc": doc})
+
+
+#: Raised whenever a stored file of an older program can no longer be read as it was meant.
+SCHEMA_VERSION = 1
+
+#: One row: one image under one certifier. Columns named `evidence_*`, one for each number the radius was
+#: computed from, follow these and differ between certifiers.
+ROW_SCHEMA = pa.schema(
+    [
+        _column("image_id", pa.int64(), "row number in the source data set"),
+        _column("label", pa.int64(), "true class"),
+        _column("clean_prediction", pa.int64(), "class that the classifier itself gives the clean image"),
+        _column("prediction", pa.int64(), "class the certificate speaks of; -1 abstains"),
+        _column("verdict", pa.string(), "one of VERDICTS"),
+        _column("radius", pa.float64(), "certified radius in input units, rounded down; 0 unless CERTIFIED"),
+        _column("failure_probability", pa.float64(), "0 for a proof, else alpha of this image"),
+        _column("forward_passes", pa.int64(), "inputs sent through a member, summed over members"),
+        _column("bound_passes", pa.int64(), "bound computations, summed over members"),
+        _column("seconds", pa.float64(), "wall time; a pass that serves several entries is shared equally"),
+        _column("reason", pa.string(), "why there is no certificate; empty where there is one"),
+    ]
+)
+
+#: What the names of the columns of evidence begin with.
+EVIDENCE_PREFIX = "evidence_"
+
+#: Columns that are measured, not computed: two runs of the same cell may differ in these and in no other.
+MEASURED_COLUMNS = ("seconds",)
+
+#: What a row's `verdict` may be.
+VERDICTS = ("CERTIFIED", "UNKNOWN", "ABSTAINED", "FALSIFIED", "UNSUPPORTED", "TIMEOUT", "ERROR")
+
+#: What an entry's `status` may be: all rows stored; some rows ERROR; rows missing; not for this certifier.
+STATUSES = ("complete", "failed", "incomplete", "unsupported")
+
+_BLOCK_NAME = re.compile(r"^(?P<kind>rows|errors)-(?P<first>\d+)-(?P<digest>[0-9a-f]{32})\.parquet$")
+
+
+class StoredDataError(ValueError):
+    """A stored file does not hold what its name or its schema says."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a board: its identity, its state and its rows.
+
+    `rows` has the columns of `ROW_SCHEMA` and any `evidence_*`, sorted as the image set was; it is empty
+    where the status is `unsupported`. `images` is the size of the image set that the entry was asked for.
+    """
+
+    name: str
+    dataset: str
+    split: str
+    images_digest: str
+    images: int
+    norm: str
+    ensemble: str
+    aggregation: str
+    certifier: str
+    guarantee: str
+    status: str
+    rows: pd.DataFrame
+    key: str = ""
+    reason: str = ""
+    schema: int = SCHEMA_VERSION
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One executed spec: its title, its radii as written, its text, its entries in the order of the spec."""
+
+    name: str
+    title: str
+    description: str
+    radii: tuple[str, ...]
+    spec_text: str
+    entries: tuple[Entry, ...]
+
+
+def digest_of(content: bytes) -> str:
+    """The first 128 bits of SHA-256, in hexadecimal: the digest in the name of a file of rows."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def block_name(content: bytes, first_image: int, *, failed: bool = False) -> str:
+    """The name of a file of rows: `rows-<first image>-<digest of its bytes>.parquet`.
+
+    `failed` names the file `errors-...`: it holds at least one ERROR row, is shown, and is computed again.
+    """
+    return f"{'errors' if failed else 'rows'}-{first_image:06d}-{digest_of(content)}.parquet"
+
+
+def is_block(path: Path) -> bool:
+    """Whether a file's name is that of a file of finished rows (not of failed ones)."""
+    match = _BLOCK_NAME.match(path.name)
+    return match is not None and match["kind"] == "rows"
+
+
+def is_failed_block(path: Path) -> bool:
+    """Whether a file's name is that of a file with ERROR rows."""
+    match = _BLOCK_NAME.match(path.name)
+    return match is not None and match["kind"] == "errors"
+
+
+def read_block(path: Path) -> pd.DataFrame:
+    """The rows of one file, verified: digest of its bytes, page checksums, columns.
+
+    Raises:
+        StoredDataError: the file was truncated or altered, or lacks a column.
+    """
+    content = path.read_bytes()
+    match = _BLOCK_NAME.match(path.name)
+    if match is None or match["digest"] != digest_of(content):
+        raise StoredDataError(
+            f"{path}: the bytes do not match the digest in the name; the file was altered or cut off."
+        )
+    try:
+        table = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError) as error:
+        raise StoredDataError(f"{path}: not a readable Parquet file ({error}).") from error
+    for expected in ROW_SCHEMA:
+        if expected.name not in table.column_names or table.schema.field(expected.name).type != expected.type:
+            raise StoredDataError(f"{path}: column {expected.name!r} is missing or not of type {expected.type}.")
+        if table.column(expected.name).null_count:
+            raise StoredDataError(f"{path}: column {expected.name!r} has empty cells.")
+    rows: pd.DataFrame = table.to_pandas()
+    return rows
+
+
+def no_rows() -> pd.DataFrame:
+    """A frame without rows that has the columns of `ROW_SCHEMA`."""
+    rows: pd.DataFrame = ROW_SCHEMA.empty_table().to_pandas()
+    return rows
+
+
+def read_rows(folder: Path) -> pd.DataFrame:
+    """All rows of a cell: the finished ones, and failed ones where an image has no finished row.
+
+    Raises:
+        StoredDataError: a file was altered, or an image has two finished rows.
+    """
+    finished = [read_block(path) for path in sorted(folder.glob("rows-*.parquet")) if is_block(path)]
+    failed = [read_block(path) for path in sorted(folder.glob("errors-*.parquet")) if is_failed_block(path)]
+    frames = [frame for frame in (*finished, *failed) if len(frame)]
+    if not frames:
+        return no_rows()
+    if finished and pd.concat(finished)["image_id"].duplicated().any():
+        raise StoredDataError(f"{folder}: an image has two stored rows. Remove the folder and run again.")
+    return pd.concat(frames, ignore_index=True).drop_duplicates("image_id", keep="first", ignore_index=True)
+
+
+def read_run(manifest: Path) -> Run:
+    """A run with the rows of all its entries, from `runs/<name>/run.json`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StoredDataError: it is not a run of this schema, or a file of rows was altered.
+    """
+    try:
+        document = json.loads(manifest.read_text(encoding="utf-8"))
+        found = document["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoredDataError(f"{manifest}: not the description of a run ({error!r}).") from error
+    if found != SCHEMA_VERSION:
+        raise StoredDataError(
+            f"{manifest}: written with schema {found}, this program reads schema {SCHEMA_VERSION}. Run the spec again."
+        )
+    root = manifest.parent.parent.parent
+    try:
+        return Run(
+            name=document["name"],
+            title=document["title"],
+            description=document["description"],
+            radii=tuple(document["radii"]),
+            spec_text=document["spec_text"],
+            entries=tuple(_read_entry(root, item) for item in document["entries"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise StoredDataError(f"{manifest}: not the description of a run ({error!r}).") from error
+
+
+def _read_entry(root: Path, item: Mapping[str, Any]) -> Entry:
+    fields = dict(item)
+    folder, image_ids = fields.pop("folder"), fields.pop("image_ids")
+    rows = read_rows(root / folder) if folder else no_rows()
+    positions = {image: position for position, image in enumerate(image_ids)}
+    rows = rows[rows["image_id"].isin(positions)]
+    order = rows["image_id"].map(positions).argsort(kind="stable")
+    return Entry(rows=rows.iloc[order].reset_index(drop=True), **fields)

@@ -1,0 +1,133 @@
+"""A board as text: Markdown for repositories, a LaTeX table for papers."""
+
+from leaderboards import escaping, numerals
+from leaderboards.board import Board, Line
+from leaderboards.radii import format_radius
+from leaderboards.scores import Scores
+
+
+def markdown_page(board: Board) -> str:
+    """The board as a Markdown page: the table, the entries without numbers, how to read it, the spec."""
+    text = escaping.markdown
+    at = [f"r = {format_radius(radius)}" for radius in board.radii]
+    head = [
+        "#",
+        "entry",
+        "certifier",
+        "guarantee",
+        "mean",
+        *at,
+        "clean",
+        "ACR",
+        "median",
+        "abstains",
+        "s / image",
+    ]
+    rows = [
+        [
+            str(line.rank),
+            text(line.entry.name),
+            text(line.entry.certifier),
+            text(line.entry.guarantee),
+            *_numbers(line.scores),
+            numerals.percent(line.scores.abstention.value),
+            numerals.quantity(line.scores.seconds),
+        ]
+        for line in board.ranked
+        if line.scores
+    ]
+    table = [head, ["--:", ":--", ":--", ":--", *["--:"] * (len(head) - 4)], *rows]
+    blocks = [f"# {text(board.title)}", text(board.description), text(_subject(board))]
+    blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in table) if rows else "No entry is complete.")
+    if board.unranked:
+        blocks += ["## Without numbers", "\n".join(f"- {_without(line)}" for line in board.unranked)]
+    blocks += ["## How to read it", "\n".join(f"- {text(sentence)}" for sentence in reading_guide(board))]
+    if board.spec_text.strip():
+        blocks += [
+            "## Reproduce",
+            "Save the spec as `spec.toml`, then `certbench run spec.toml`.",
+            escaping.markdown_fence(board.spec_text, "toml"),
+        ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def latex_table(board: Board) -> str:
+    r"""The board as a LaTeX table environment; needs `\usepackage{booktabs}`."""
+    text = escaping.latex
+    columns = len(board.radii)
+    head = ["", "Entry", *(f"$r={format_radius(radius)}$" for radius in board.radii), "Clean", "ACR"]
+    rows = [
+        [
+            str(line.rank),
+            text(line.entry.name),
+            *(numerals.percent(share.value) for share in line.scores.certified),
+            numerals.percent(line.scores.clean.value) if line.scores.clean else "--",
+            numerals.radius(line.scores.average_radius),
+        ]
+        for line in board.ranked
+        if line.scores
+    ]
+    omitted = [f"{text(line.entry.name)} ({text(line.entry.status)})" for line in board.unranked]
+    note = f" Without numbers: {', '.join(omitted)}." if omitted else ""
+    ends = [share.interval for line in board.ranked if line.scores for share in line.scores.certified]
+    widest = max((high - low for low, high in ends), default=0.0)
+    caption = (
+        f"{text(board.title)}. Certified accuracy in percent, "
+        f"{text(_subject(board))}; exact 95\\,\\% intervals "
+        f"are at most {numerals.percent(widest)} points wide. {text(board.ranking)}{note}"
+    )
+    return "\n".join(
+        [
+            r"% Needs \usepackage{booktabs}.",
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{caption}}}",
+            rf"  \begin{{tabular}}{{rl{'r' * columns}rr}}",
+            r"    \toprule",
+            f"    {' & '.join(head)} \\\\",
+            r"    \midrule",
+            *(f"    {' & '.join(cells)} \\\\" for cells in rows),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def reading_guide(board: Board) -> list[str]:
+    """What the columns mean, one sentence or two a point."""
+    return [
+        "Certified accuracy at radius r: the share of all images that are classified correctly with a "
+        f"certificate of at least r in {board.norm}, in input units. Images that abstain, time out or get no "
+        "proof count as not certified, at r = 0 too.",
+        "[low, high]: the exact 95 % interval (Clopper-Pearson) for a random image of this data set. Where "
+        "two intervals overlap, the order of the entries may be chance.",
+        board.ranking,
+        "Clean: accuracy of the unsmoothed classifier without any certificate.",
+        "ACR and median: average and median over all images of the certified radius, 0 where it is wrong or "
+        "missing; rounded down. ACR grows with the number of samples: compare it only at equal cost.",
+        "Guarantee: a deterministic certificate is a proof; a probabilistic one is wrong with at most the "
+        "stated probability per image. The expected number of false certificates adds these up.",
+        "Seconds: wall time per image on the machine of the run; a pass that serves several entries is shared "
+        "equally between them. Between machines, compare passes.",
+    ]
+
+
+def _numbers(scores: Scores) -> list[str]:
+    return [
+        numerals.percent(scores.mean_certified_accuracy),
+        *map(numerals.percent_with_interval, scores.certified),
+        numerals.percent_with_interval(scores.clean),
+        numerals.radius(scores.average_radius),
+        numerals.radius(scores.median_radius),
+    ]
+
+
+def _subject(board: Board) -> str:
+    return f"{board.images} images of {board.dataset} ({board.split} split), radii in {board.norm}"
+
+
+def _without(line: Line) -> str:
+    name, status, reason = map(escaping.markdown, (line.entry.name, line.entry.status, line.entry.reason))
+    return f"{name}: **{status}**" + (f" ({reason})" if reason else "")
