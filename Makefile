@@ -36,7 +36,8 @@ format: $(READY)  ## Format the code and apply the safe fixes.
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)  ## Measure speed, as ratios against plain references.
-	$(BIN)/python -m pytest bench/perf --benchmark-enable --benchmark-columns=median,iqr,rounds --benchmark-group-by=group
+	@mkdir -p results
+	$(BIN)/python -m pytest bench/perf --benchmark-enable --benchmark-columns=median,iqr,rounds --benchmark-json=results/perf.json
 
 clean:  ## Remove .venv and caches; results/ stays.
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -92,15 +92,15 @@ def _run(
         check_device(device)
         spec, text = read_spec(find_spec(written))
         plan = make_plan(spec, text, datasets.load(spec.data.name, spec.data.root), limit)
-    except (ValueError, RegistryError, ImportError) as error:
+    except (ValueError, RegistryError, ImportError, OSError) as error:
         _stop(USAGE, error)
-    if dry_run:
-        for line in describe_plan(plan, options):
-            typer.echo(line)
-        return
     try:
+        if dry_run:
+            for line in describe_plan(plan, options):
+                typer.echo(line)
+            return
         outcome = execute(plan, options, reporter)
-    except (TrainingError, CheckpointError, StoreError, StoredDataError) as error:
+    except (TrainingError, CheckpointError, StoreError, StoredDataError, datasets.DataError) as error:
         _stop(UNFINISHED, error)
     reporter.note(f"{outcome.computed} rows computed, {outcome.stored} were stored.")
     for name, reason in outcome.reasons.items():
@@ -134,11 +134,12 @@ def board(
 
         certbench board elsewhere/runs/my-spec/run.json
     """
-    from ensembles.registry import did_you_mean
     from leaderboards import BoardError, StoredDataError
 
-    manifest = Path(stored) if stored.endswith(".json") else output / "runs" / stored / "run.json"
+    manifest = Path(stored).resolve() if stored.endswith(".json") else output / "runs" / stored / "run.json"
     if not manifest.is_file():
+        from ensembles.registry import did_you_mean
+
         known = sorted(path.parent.name for path in (output / "runs").glob("*/run.json"))
         _stop(
             USAGE,
@@ -149,6 +150,8 @@ def board(
         _publish(manifest, folder, as_json)
     except (BoardError, StoredDataError) as error:
         _stop(CHECK_FAILED, error)
+    except OSError as error:
+        _stop(UNFINISHED, f"Cannot write the board: {error}. Free some space and run the same command.")
 
 
 @app.command("list")
@@ -203,7 +206,7 @@ def _publish(manifest: Path, folder: Path, as_json: bool) -> None:
 
 
 def _stop(code: int, why: object) -> NoReturn:
-    _stderr.print(f"error: {why}", markup=False, highlight=False, soft_wrap=True)
+    _stderr.print(f"error: {why}", markup=False, emoji=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 

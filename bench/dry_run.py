@@ -4,7 +4,7 @@ from bench.keys import digest
 from bench.plan import Plan
 from bench.runner import Options
 from bench.store import Store
-from ensembles import checkpoint
+from bench.training import stored_members
 
 
 def describe_plan(plan: Plan, options: Options) -> list[str]:
@@ -26,7 +26,7 @@ def describe_plan(plan: Plan, options: Options) -> list[str]:
     for job in plan.jobs():
         path = store.checkpoint(job.digest)
         if path.is_file():
-            weights[job.digest] = checkpoint.load(path).digest
+            weights[job.digest] = stored_members(job, path).digest
         lines.append(
             f"  {job.label}: {'stored' if job.digest in weights else f'to train, {job.schedule.epochs} epochs'}"
         )

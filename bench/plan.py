@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.datasets import Dataset, Split
-from bench.keys import digest
+from bench.keys import canonical_json, digest
 from bench.spec import EnsembleTable, ExperimentSpec
 from certifiers import Certifier, ThreatModel
-from ensembles import Aggregation, derive_seed
+from ensembles import Aggregation, architectures, derive_seed
 from ensembles.training import Objective, Schedule
 from leaderboards.radii import ceil_float
 from leaderboards.records import SCHEMA_VERSION
@@ -93,19 +93,22 @@ def make_plan(spec: ExperimentSpec, spec_text: str, dataset: Dataset, limit: int
     never replaces the full one.
 
     Raises:
-        ValueError: no image is selected, or two entries have one name.
+        ValueError: no image is selected, two entries have one name, an architecture does not fit the images, or
+            a parameter cannot be part of a key.
     """
     split = {"test": dataset.test, "validation": dataset.validation}[spec.data.split]
     images = split.select(every=spec.data.every, offset=spec.data.offset, limit=spec.data.limit)
     name = spec.name
     if limit is not None and limit < len(images):
-        images = images.select(every=len(images) // limit, limit=limit)
+        images = images.spread(limit)
         name = f"{spec.name}-limit{limit}"
     if not len(images):
         raise ValueError(
             f"data: no image is selected: the {spec.data.split} split of {dataset.name} has {len(split)} images, "
             f"offset is {spec.data.offset}. Lower the offset."
         )
+    for label in dict.fromkeys(label for entry in spec.entries for label in entry.ensemble):
+        _check_architecture(label, spec.ensembles[label], dataset)
     cells = tuple(
         _cell(spec, dataset, entry.name, label, aggregation, certifier)
         for entry in spec.entries
@@ -118,7 +121,28 @@ def make_plan(spec: ExperimentSpec, spec_text: str, dataset: Dataset, limit: int
         if cell.name in seen:
             raise ValueError(f"entries: two lines of the board are named {cell.name!r}. Remove one, or give names.")
         seen.add(cell.name)
+        _check_identity(cell)
     return Plan(name, spec, spec_text, dataset, images, cells)
+
+
+def _check_architecture(label: str, table: EnsembleTable, dataset: Dataset) -> None:
+    shape, classes = dataset.input_shape, dataset.classes
+    try:
+        architectures.create(table.architecture, input_shape=shape, classes=classes, seed=0, **table.options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"ensembles.{label}: {error}") from error
+
+
+def _check_identity(cell: Cell) -> None:
+    recipes = [job.recipe for job in cell.jobs]
+    for part in (cell.certifier.describe(), cell.aggregation.describe(), *recipes):
+        try:
+            canonical_json(part)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"entries: {cell.name!r} has a parameter that no key can hold ({error}). Parameters are finite "
+                f"numbers, strings, true or false, and lists of these; got {part}."
+            ) from error
 
 
 def _cell(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 
 class Reporter(ABC):
@@ -57,7 +57,7 @@ class PlainReporter(Reporter):
         yield _PlainTask(self, label, total, self._seconds_between)
 
     def _print(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class _PlainTask(Task):
@@ -86,25 +86,25 @@ class RichReporter(Reporter):
 
     def note(self, text: str) -> None:
         """Print the line above the bars."""
-        self._console.print(escape(text), highlight=False)
+        self._console.print(Text(text))
 
     def warn(self, text: str) -> None:
         """Print the line above the bars, coloured."""
-        self._console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False)
+        self._console.print(Text.assemble(("warning:", "yellow"), f" {text}"))
 
     @contextmanager
     def task(self, label: str, total: int) -> Iterator[Task]:
         """Show a piece of work as a bar."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
         )
         with Progress(*columns, console=self._console) as progress:
-            yield _RichTask(progress, progress.add_task(escape(label), total=total, detail=""))
+            yield _RichTask(progress, progress.add_task(label, total=total, detail=""))
 
 
 class _RichTask(Task):
@@ -112,7 +112,7 @@ class _RichTask(Task):
         self._progress, self._identity = progress, identity
 
     def advance(self, steps: int, detail: str = "") -> None:
-        self._progress.update(self._identity, advance=steps, detail=escape(detail))  # type: ignore[arg-type]
+        self._progress.update(self._identity, advance=steps, detail=detail)  # type: ignore[arg-type]
 
 
 def reporter_for(console: Console) -> Reporter:

@@ -4,12 +4,11 @@ import contextlib
 import dataclasses
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -20,7 +19,7 @@ from bench.progress import Reporter
 from bench.rows import error_rows, rows_of
 from bench.store import Store, write_file
 from bench.training import members_for
-from certifiers import Certificates, Certifier, Verdict
+from certifiers import Certifier, Verdict
 from ensembles import Ensemble, shared_scores
 from ensembles.checkpoint import Checkpoint
 from leaderboards.records import SCHEMA_VERSION, read_rows
@@ -86,7 +85,7 @@ def check_device(device: str) -> None:
 def run(plan: Plan, options: Options, reporter: Reporter) -> Outcome:
     """Execute a plan: resumes where an earlier run stopped, recomputes nothing that is stored.
 
-    Blocks of images are stored as they are done. A method that raises costs its block, not the run.
+    Blocks of images are stored as they are done. A method that raises costs the image, not the run.
 
     Raises:
         StoreError: the store is in use, full or not writable.
@@ -94,21 +93,26 @@ def run(plan: Plan, options: Options, reporter: Reporter) -> Outcome:
         CheckpointError: a stored checkpoint was altered.
         KeyboardInterrupt: the user stopped it; finished blocks are stored.
     """
+    # A number format that rounds to 10 bits is another classifier; a verdict must not depend on the device.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
     store = Store(options.output)
     with store.locked():
         trained = {job.digest: members_for(job, plan.dataset, store, options.device, reporter) for job in plan.jobs()}
         used = provenance.collect(options.device)
         tasks = _tasks(plan, store, trained, options, reporter)
-        stored = sum(len(plan.images) - len(task.pending) for task in tasks)
+        once = list({task.key: task for task in tasks.values()}.values())
+        stored = sum(len(plan.images) - len(task.pending) for task in once)
         computed = 0
-        for group in _groups(tasks):
+        for group in _groups(once):
             computed += _certify(plan, store, group, options, reporter)
         return _finish(plan, store, tasks, used, computed, stored)
 
 
 def _tasks(
     plan: Plan, store: Store, trained: dict[str, Checkpoint], options: Options, reporter: Reporter
-) -> list[_Task]:
+) -> dict[str, _Task]:
+    """The task of each cell that can be measured, by name; cells of one key are one task."""
     device = torch.device(options.device)
     # The same member objects in every ensemble that uses them: that is what lets cells share forward passes.
     # channels_last is only a memory layout; convolutions of small images run faster in it.
@@ -116,12 +120,16 @@ def _tasks(
         name: [member.to(device).to(memory_format=torch.channels_last) for member in found.members]  # type: ignore[call-overload]
         for name, found in trained.items()
     }
-    tasks = []
+    tasks: dict[str, _Task] = {}
+    by_key: dict[str, _Task] = {}
     for cell in plan.cells:
         if cell.reason:
             continue
         fields = cell.key_fields([trained[job.digest].digest for job in cell.jobs], plan.spec, plan.images)
         key = digest(fields)
+        if key in by_key:
+            tasks[cell.name] = by_key[key]
+            continue
         found, messages = store.stored_images(key)
         for message in messages:
             reporter.warn(message)
@@ -129,12 +137,17 @@ def _tasks(
         if pending:
             store.forget_failures(key)
         ensemble = Ensemble([member for job in cell.jobs for member in members[job.digest]], cell.aggregation)
-        tasks.append(_Task(cell, key, fields, ensemble, _with_batch_size(cell.certifier, options), pending))
+        by_key[key] = tasks[cell.name] = _Task(
+            cell, key, fields, ensemble, _with_batch_size(cell.certifier, options), pending
+        )
     return tasks
 
 
 def _with_batch_size(certifier: Certifier, options: Options) -> Certifier:
-    if options.batch_size is None or not any(item.name == "batch_size" for item in dataclasses.fields(certifier)):
+    # Only a batch size that cannot change a result may be set from outside: it is not in the key.
+    if options.batch_size is None or not any(
+        item.name == "batch_size" and item.metadata.get("execution") for item in dataclasses.fields(certifier)
+    ):
         return certifier
     return dataclasses.replace(certifier, batch_size=options.batch_size)  # type: ignore[call-arg]
 
@@ -155,71 +168,89 @@ def _certify(plan: Plan, store: Store, group: list[_Task], options: Options, rep
     computed = 0
     with reporter.task(label, len(pending)) as progress:
         for first in range(0, len(pending), options.block_size):
-            positions = np.asarray(pending[first : first + options.block_size])
-            open_tasks = [task for task in group if not task.unsupported]
-            if open_tasks:
-                for task, rows in zip(open_tasks, _block(plan, open_tasks, positions, options, reporter), strict=True):
-                    if (rows["verdict"] == "UNSUPPORTED").all():
-                        task.unsupported = str(rows["reason"].iloc[0])
-                        continue
-                    store.write_rows(task.key, rows)
-                    computed += len(rows)
-            progress.advance(len(positions), f"{len(open_tasks)} entries")
+            positions = pending[first : first + options.block_size]
+            blocks = _block(plan, group, positions, options, reporter)
+            for task, rows in zip(group, blocks, strict=True):
+                # Apart, because rows that failed lack the evidence: beside them the others' columns change type.
+                for part in ([row for row in rows if not _failed(row)], [row for row in rows if _failed(row)]):
+                    if part:
+                        store.write_rows(task.key, pd.concat(part, ignore_index=True))
+                computed += len(rows)
+            progress.advance(len(positions), f"{sum(not task.unsupported for task in group)} entries")
     for task in group:
         for reason in dict.fromkeys(task.errors):
             reporter.warn(f"{task.cell.name}: {reason}")
     return computed
 
 
+def _failed(row: pd.DataFrame) -> bool:
+    return bool(row["verdict"].iloc[0] == Verdict.ERROR.name)
+
+
 def _block(
-    plan: Plan, tasks: list[_Task], positions: "np.ndarray[Any, Any]", options: Options, reporter: Reporter
-) -> list[pd.DataFrame]:
-    """The rows of one block of images for each task; one task's failure does not touch the others."""
-    ids = [int(image) for image in plan.images.ids[positions]]
-    labels = plan.images.labels[torch.from_numpy(positions)].tolist()
+    plan: Plan, group: Sequence[_Task], positions: Sequence[int], options: Options, reporter: Reporter
+) -> list[list[pd.DataFrame]]:
+    """For each task the rows of a block of images, one frame an image; none for a task found to be unsupported.
+
+    Images are certified one at a time: the arithmetic of a batch depends in its last bits on how many and
+    which images are in it, and results must not depend on the size of blocks or on where a run was stopped.
+    """
     images = plan.images.images(positions).to(options.device)
+    found: list[list[pd.DataFrame]] = [[] for _ in group]
+    for position, image in zip(positions, images, strict=True):
+        there = [number for number, task in enumerate(group) if not task.unsupported]
+        answers = _image(plan, [group[number] for number in there], image[None], position, reporter)
+        for number, row in zip(there, answers, strict=True):
+            # A method that does not apply says so of the first image; later ones are answers like others.
+            if position == 0 and row["verdict"].iloc[0] == Verdict.UNSUPPORTED.name:
+                group[number].unsupported = str(row["reason"].iloc[0])
+            else:
+                found[number].append(row)
+    return found
+
+
+def _image(
+    plan: Plan, tasks: list[_Task], image: torch.Tensor, position: int, reporter: Reporter
+) -> list[pd.DataFrame]:
+    """The row of one image for each task; one task's failure does not touch the others."""
+    if not tasks:
+        return []
+    identity, label = int(plan.images.ids[position]), int(plan.images.labels[position])
+    ensembles = [task.ensemble for task in tasks]
     try:
-        found = _answers(plan, tasks, images, ids)
+        certificates = tasks[0].certifier.certify_together(
+            ensembles, image, tasks[0].cell.threat, plan.radii, certification_seed(plan.spec), [identity]
+        )
+        with torch.no_grad():
+            scores = shared_scores(ensembles, image)
+        rows = [
+            rows_of([identity], [label], [_answer(own)], found) for own, found in zip(scores, certificates, strict=True)
+        ]
     except Exception as error:
         if len(tasks) > 1:
-            return [_block(plan, [task], positions, options, reporter)[0] for task in tasks]
+            return [_image(plan, [task], image, position, reporter)[0] for task in tasks]
         reason = f"{type(error).__name__}: {error}"
         if not tasks[0].errors:
             reporter.warn(f"{tasks[0].cell.name}\n{traceback.format_exc()}")
         tasks[0].errors.append(reason)
-        return [error_rows(ids, labels, reason)]
-    blocks = []
-    for task, (certificates, clean) in zip(tasks, found, strict=True):
-        rows = rows_of(ids, labels, clean, certificates)
-        task.errors += rows.loc[rows["verdict"] == "ERROR", "reason"].tolist()
-        blocks.append(rows)
-    return blocks
+        return [error_rows([identity], [label], reason)]
+    for task, row in zip(tasks, rows, strict=True):
+        if _failed(row):
+            task.errors.append(str(row["reason"].iloc[0]))
+    return rows
 
 
-def _answers(
-    plan: Plan, tasks: list[_Task], images: torch.Tensor, ids: list[int]
-) -> list[tuple[Certificates, list[int]]]:
-    ensembles = [task.ensemble for task in tasks]
-    certificates = tasks[0].certifier.certify_together(
-        ensembles, images, tasks[0].cell.threat, plan.radii, certification_seed(plan.spec), ids
-    )
-    clean: list[list[int]] = [[] for _ in tasks]
-    with torch.no_grad():
-        # One image at a time: the arithmetic, and so the answer, cannot depend on the block.
-        for image in images:
-            for mine, scores in zip(clean, shared_scores(ensembles, image[None]), strict=True):
-                mine.append(int(scores.argmax()) if bool(torch.isfinite(scores).all()) else -1)
-    return list(zip(certificates, clean, strict=True))
+def _answer(scores: torch.Tensor) -> int:
+    return int(scores.argmax()) if bool(torch.isfinite(scores).all()) else -1
 
 
 def _finish(
-    plan: Plan, store: Store, tasks: Sequence[_Task], used: dict[str, Any], computed: int, stored: int
+    plan: Plan, store: Store, tasks: Mapping[str, _Task], used: dict[str, Any], computed: int, stored: int
 ) -> Outcome:
-    by_name = {task.cell.name: task for task in tasks}
     wanted = set(plan.images.ids.tolist())
     entries, statuses, reasons, timeouts = [], {}, {}, 0
     for cell in plan.cells:
-        task = by_name.get(cell.name)
+        task = tasks.get(cell.name)
         status, reason, folder = "unsupported", cell.reason, None
         if task is not None and task.unsupported:
             reason = task.unsupported
@@ -246,7 +277,8 @@ def _finish(
             "schema": SCHEMA_VERSION,
             "name": plan.name,
             "title": plan.spec.title or plan.name,
-            "description": plan.spec.description,
+            # Line breaks of the spec are not those of a page; blank lines part paragraphs.
+            "description": "\n\n".join(" ".join(part.split()) for part in plan.spec.description.split("\n\n")).strip(),
             "radii": list(plan.spec.threat.radii),
             "spec_text": plan.spec_text,
             "entries": entries,
@@ -257,10 +289,10 @@ def _finish(
 
 
 def _completed(plan: Plan, store: Store, task: _Task, used: dict[str, Any]) -> dict[str, Any]:
-    """Write down a finished cell, once; the provenance of the run that finished it."""
+    """Write down a finished cell; the provenance of the run that finished it, not of those that only read it."""
     path = store.cell(task.key) / "cell.json"
-    if path.is_file():
-        with contextlib.suppress(json.JSONDecodeError, KeyError):
+    if path.is_file() and not task.pending:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged: written again
             return dict(json.loads(path.read_text(encoding="utf-8"))["provenance"])
     store.write_json(
         path,

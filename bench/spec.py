@@ -1,5 +1,6 @@
 """Specs: what an experiment is, read from TOML and checked at the edge, with one sentence for each mistake."""
 
+import inspect
 import tomllib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -50,9 +51,8 @@ def _built(build: Callable[[Any], T]) -> BeforeValidator:
     def validate(value: Any) -> T:
         try:
             return build(value)
-        except (RegistryError, TypeError, KeyError) as error:
-            missing = f"needs the key {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(missing) from None
+        except (RegistryError, TypeError) as error:
+            raise ValueError(str(error)) from None
 
     return BeforeValidator(validate)
 
@@ -61,8 +61,38 @@ def _sole_or_list(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
-def _schedule(table: Any) -> Schedule:
-    return table if isinstance(table, Schedule) else Schedule.from_mapping(table, "schedule")
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a name in quotes, got {value!r}")
+    return value
+
+
+def _table(value: Any, example: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be a table such as {example}, got {value!r}")
+    return value
+
+
+def _named_table(value: Any, example: str) -> Mapping[str, Any]:
+    table = _table(value, example)
+    if "name" not in table:
+        raise ValueError(f"needs the key 'name', such as {example}")
+    _name(table["name"])
+    return table
+
+
+def _objective(value: Any) -> Objective:
+    return objective_from_mapping(_named_table(value, '{ name = "gaussian", sigma = 0.5 }'))
+
+
+def _schedule(value: Any) -> Schedule:
+    return Schedule.from_mapping(_table(value, "{ epochs = 30 }"), "schedule")
+
+
+def _aggregation(value: Any) -> Aggregation:
+    if not isinstance(value, str):
+        value = _named_table(value, '{ name = "weighted-average", of = "logit" }')
+    return aggregation.create(value)
 
 
 def _radii(written: Any) -> tuple[str, ...]:
@@ -71,15 +101,19 @@ def _radii(written: Any) -> tuple[str, ...]:
     exact = [parse_radius(item) for item in written]
     if exact != sorted(set(exact)):
         raise ValueError(f"radii must ascend without repetition, got {', '.join(map(str, written))}")
+    try:
+        float(exact[-1])
+    except OverflowError:
+        raise ValueError(f"radius {written[-1]!r} is larger than any float64") from None
     return tuple(str(item) for item in written)
 
 
 def _architecture(name: Any) -> str:
-    return architectures.resolve(name)
+    return architectures.resolve(_name(name))
 
 
 def _dataset(name: Any) -> str:
-    return datasets.registry.resolve(name)
+    return datasets.registry.resolve(_name(name))
 
 
 class DataTable(_Table):
@@ -110,20 +144,34 @@ class EnsembleTable(_Table):
     architecture: Annotated[str, _built(_architecture)]
     options: dict[str, Any] = Field(default_factory=dict)
     members: Annotated[int, Field(ge=1)] = 1
-    objective: Annotated[Objective, _built(objective_from_mapping)]
+    objective: Annotated[Objective, _built(_objective)]
     schedule: Annotated[Schedule, _built(_schedule)]
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        # The first parameter is the input shape, which the data set gives.
+        _, *parameters = inspect.signature(architectures.get(self.architecture)).parameters.values()
+        known = [parameter.name for parameter in parameters]
+        for option in self.options:
+            if option not in known and all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+                raise ValueError(
+                    f"unknown option {option!r} of architecture {self.architecture!r}. {did_you_mean(option, known)}"
+                    f"Allowed: {', '.join(known) or 'none'}."
+                )
+        return self
 
 
 class EntryTable(_Table):
     """`[[entries]]`: lines of the board, one for each combination of the lists."""
 
     name: str | None = None
-    ensemble: Annotated[tuple[str, ...], BeforeValidator(_sole_or_list)]
+    ensemble: Annotated[tuple[str, ...], BeforeValidator(_sole_or_list), Field(min_length=1)]
     aggregation: Annotated[
-        tuple[Annotated[Aggregation, _built(aggregation.create)], ...],
+        tuple[Annotated[Aggregation, _built(_aggregation)], ...],
         BeforeValidator(_sole_or_list),
+        Field(min_length=1),
     ]
-    certifier: Annotated[tuple[str, ...], BeforeValidator(_sole_or_list)]
+    certifier: Annotated[tuple[str, ...], BeforeValidator(_sole_or_list), Field(min_length=1)]
 
 
 class ExperimentSpec(_Table):

@@ -28,7 +28,6 @@ from leaderboards.records import (
     ROW_SCHEMA,
     StoredDataError,
     block_name,
-    is_block,
     is_failed_block,
     read_block,
 )
@@ -89,27 +88,19 @@ class Store:
         found: set[int] = set()
         messages = []
         for path in sorted(self.cell(key).glob("rows-*.parquet")):
-            if not is_block(path):
-                continue
             try:
-                images = set(read_block(path)["image_id"].tolist())
+                found |= _new_images(path, found)
             except StoredDataError as error:
-                problem = str(error)
-            else:
-                problem = f"{path}: repeats images that another file holds." if images & found else ""
-            if not problem:
-                found |= images
-                continue
-            if set_aside:
-                problem += f" Set aside as {_set_aside(path).name}; its images are computed again."
-            messages.append(problem)
+                fate = f" Set aside as {_set_aside(path).name}; its images are computed again." if set_aside else ""
+                messages.append(f"{error}{fate}")
         return found, messages
 
     def forget_failures(self, key: str) -> None:
         """Drop the rows of failed images before they are computed again: failures are never cached."""
         for path in self.cell(key).glob("errors-*.parquet"):
             if is_failed_block(path):
-                path.unlink()
+                with _explained(path):
+                    path.unlink()
 
     def write_rows(self, key: str, rows: pd.DataFrame) -> None:
         """Store the rows of a block of images; those with verdict ERROR apart, so that they are tried again.
@@ -168,8 +159,19 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _new_images(path: Path, known: set[int]) -> set[int]:
+    rows = read_block(path)
+    images: set[int] = set(rows["image_id"].tolist())
+    if images & known or len(images) < len(rows):
+        raise StoredDataError(f"{path}: repeats images that are stored already.")
+    if (rows["verdict"] == "ERROR").any():
+        raise StoredDataError(f"{path}: holds failed rows under the name of finished ones.")
+    return images
+
+
 def _set_aside(path: Path) -> Path:
-    return path.rename(path.with_name(f"{path.name}.corrupt"))
+    with _explained(path):
+        return path.rename(path.with_name(f"{path.name}.corrupt"))
 
 
 def _parquet(rows: pd.DataFrame) -> bytes:

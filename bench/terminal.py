@@ -1,16 +1,17 @@
 """A board as a table for the terminal: the short form; the published files have all columns."""
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from leaderboards import Board, Line, format_radius
+from leaderboards.escaping import visible
 from leaderboards.numerals import percent, quantity, radius
 
 
 def board_table(board: Board) -> Table:
     """Rank, entry, certified accuracy in percent at each radius, clean accuracy, ACR and cost."""
-    table = Table(title=escape(board.title), title_justify="left", caption_justify="left")
-    table.caption = escape(
+    table = Table(title=_text(board.title), title_justify="left", caption_justify="left")
+    table.caption = _text(
         f"{board.images} {board.split} images of {board.dataset}; certified accuracy in % at {board.norm} radius r. "
         + board.ranking
     )
@@ -21,13 +22,18 @@ def board_table(board: Board) -> Table:
     return table
 
 
-def _cells(line: Line, radii: int) -> list[str]:
+def _text(words: str) -> Text:
+    # A str would be read as markup: brackets, and `:names:` of emoji.
+    return Text(visible(words))
+
+
+def _cells(line: Line, radii: int) -> list[str | Text]:
     scores = line.scores
     if scores is None:
-        return ["-", escape(f"{line.entry.name} ({line.entry.status})"), *["-"] * (radii + 3)]
+        return ["-", _text(f"{line.entry.name} ({line.entry.status})"), *["-"] * (radii + 3)]
     return [
         str(line.rank),
-        escape(line.entry.name),
+        _text(line.entry.name),
         *(percent(share.value) for share in scores.certified),
         "-" if scores.clean is None else percent(scores.clean.value),
         radius(scores.average_radius),

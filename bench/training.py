@@ -1,5 +1,7 @@
 """Trained members: loaded where they are stored, trained and stored where they are not."""
 
+from pathlib import Path
+
 import torch
 
 from bench.datasets import Dataset
@@ -8,7 +10,25 @@ from bench.progress import Reporter
 from bench.store import Store, write_file
 from ensembles import Ensemble, architectures, checkpoint, derive_seed
 from ensembles.checkpoint import Checkpoint, CheckpointError
+from ensembles.registry import RegistryError
 from ensembles.training import EpochReport, train
+
+
+def stored_members(job: TrainJob, path: Path) -> Checkpoint:
+    """The members of a job from its checkpoint.
+
+    Raises:
+        CheckpointError: it was altered, or holds the members of another job.
+    """
+    try:
+        stored = checkpoint.load(path)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, RegistryError) as error:
+        raise CheckpointError(f"{path}: the header is damaged ({error}). Delete the file to train again.") from error
+    if stored.header.get("recipe_digest") != job.digest:
+        raise CheckpointError(f"{path}: holds other members than its name says. Delete the file to train again.")
+    return stored
 
 
 def members_for(job: TrainJob, dataset: Dataset, store: Store, device: str, reporter: Reporter) -> Checkpoint:
@@ -21,10 +41,7 @@ def members_for(job: TrainJob, dataset: Dataset, store: Store, device: str, repo
     """
     path = store.checkpoint(job.digest)
     if path.is_file():
-        stored = checkpoint.load(path)
-        if stored.header.get("recipe_digest") != job.digest:
-            raise CheckpointError(f"{path}: holds other members than its name says. Delete the file to train again.")
-        return stored
+        return stored_members(job, path)
     recipe = job.recipe
     members = [
         architectures.create(

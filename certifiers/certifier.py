@@ -42,7 +42,7 @@ class Certifier(Parameters, ABC):
         """Refuse a subclass that replaces `certify`: what guards the answers cannot be opted out of."""
         super().__init_subclass__(**options)
         for method in ("certify", "certify_together"):
-            if method in cls.__dict__:
+            if getattr(cls, method) is not getattr(Certifier, method):
                 raise TypeError(
                     f"{cls.__name__} overrides {method}, which is final. Write `radii` (of a RadiusCertifier) or "
                     "`margins` (of a DecisionCertifier) instead."
@@ -60,9 +60,9 @@ class Certifier(Parameters, ABC):
     def certify(
         self,
         classifier: nn.Module,
-        inputs: Float[Tensor, "batch *shape"],
+        inputs: Tensor,
         threat: ThreatModel,
-        radii: Sequence[float] | None = None,
+        radii: Sequence[float | int] | None = None,
         seed: int = 0,
         image_ids: Sequence[int] | None = None,
     ) -> Certificates:
@@ -73,7 +73,7 @@ class Certifier(Parameters, ABC):
 
         Args:
             classifier: an `Ensemble`, or any module from inputs to logits [batch, classes].
-            inputs: images in [0, 1], on the classifier's device.
+            inputs: images in [0, 1], float [batch, *shape], on the classifier's device.
             threat: the norm.
             radii: the radii that matter, ascending; methods that decide one radius at a time search these.
                 None: they search by bisection.
@@ -93,9 +93,9 @@ class Certifier(Parameters, ABC):
     def certify_together(
         self,
         classifiers: Sequence[nn.Module],
-        inputs: Float[Tensor, "batch *shape"],
+        inputs: Tensor,
         threat: ThreatModel,
-        radii: Sequence[float] | None = None,
+        radii: Sequence[float | int] | None = None,
         seed: int = 0,
         image_ids: Sequence[int] | None = None,
     ) -> list[Certificates]:
@@ -103,8 +103,8 @@ class Certifier(Parameters, ABC):
 
         Every answer equals that of `certify` alone, but for the measured seconds.
         """
-        ids = tuple(range(len(inputs))) if image_ids is None else tuple(int(image) for image in image_ids)
-        _check_inputs(inputs, ids)
+        _check_inputs(inputs)
+        ids = tuple(range(len(inputs))) if image_ids is None else _checked_ids(image_ids, len(inputs))
         wanted = None if radii is None else _checked_radii(radii)
         if threat.norm not in self.norms:
             allowed = ", ".join(sorted(self.norms)) or "none"
@@ -112,7 +112,7 @@ class Certifier(Parameters, ABC):
                 f"{self.name or type(self).__name__} does not certify the norm {threat.norm}; it certifies: {allowed}."
             )
             return [refused(len(inputs), Verdict.UNSUPPORTED, why) for _ in classifiers]
-        if not len(inputs):
+        if not len(inputs) or not classifiers:
             return [refused(0, Verdict.UNKNOWN, "") for _ in classifiers]
         with undisturbed(classifiers):
             started = time.perf_counter()
@@ -189,7 +189,7 @@ class RadiusCertifier(Certifier):
         return self.radii_together(classifiers, x, threat, rng)
 
 
-def _check_inputs(inputs: Tensor, image_ids: tuple[int, ...]) -> None:
+def _check_inputs(inputs: Tensor) -> None:
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim < 2:
         got = f"{inputs.dtype} {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else type(inputs).__name__
         raise ValueError(f"Inputs must be a float tensor [batch, *shape], got {got}. Convert: images.float() / 255.")
@@ -198,14 +198,19 @@ def _check_inputs(inputs: Tensor, image_ids: tuple[int, ...]) -> None:
             f"Inputs must lie in [0, 1], got values from {float(inputs.min()):g} to {float(inputs.max()):g}. "
             "Divide pixels by 255 and put normalisation inside the model."
         )
-    if len(image_ids) != len(inputs) or len(set(image_ids)) != len(image_ids):
+
+
+def _checked_ids(image_ids: Sequence[int], count: int) -> tuple[int, ...]:
+    ids = tuple(int(image) for image in image_ids)
+    if len(ids) != count or len(set(ids)) != count:
         raise ValueError(
-            f"image_ids must name each of the {len(inputs)} images once, got {len(image_ids)} ids, "
-            f"{len(set(image_ids))} of them different."
+            f"image_ids must name each of the {count} images once, got {len(ids)} ids, "
+            f"{len(set(ids))} of them different."
         )
+    return ids
 
 
-def _checked_radii(radii: Sequence[float]) -> tuple[float, ...]:
+def _checked_radii(radii: Sequence[float | int]) -> tuple[float, ...]:
     wanted = tuple(float(radius) for radius in radii)
     if not wanted or any(not 0 <= radius < float("inf") for radius in wanted) or list(wanted) != sorted(set(wanted)):
         raise ValueError(f"Radii must be finite, not negative, ascending and different, got {wanted}.")

@@ -4,13 +4,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast, final
+from typing import Any, ClassVar, cast, final
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 
-from certifiers.certificate import Findings, ThreatModel, Unsupported, Verdict
+from certifiers.certificate import Findings, Guarantee, ThreatModel, Unsupported, Verdict
 from certifiers.certifier import Certifier
 from certifiers.randomness import KeyedRandomness
 from certifiers.sanitize import CleanAnswer
@@ -34,6 +34,15 @@ class DecisionCertifier(Certifier):
 
     uses_radii: ClassVar[bool] = True
     bisection_steps: PositiveInt = 24
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a probabilistic guarantee: trying many radii would multiply its failure probability."""
+        super().__init_subclass__(**options)
+        if cls.guarantee is not Guarantee.DETERMINISTIC:
+            raise TypeError(
+                f"{cls.__name__} is a DecisionCertifier with a probabilistic guarantee; every radius that is tried "
+                "would spend its alpha again. Derive it from RadiusCertifier."
+            )
 
     @abstractmethod
     def margins(
@@ -147,5 +156,5 @@ def search_by_bisection(decide: Decide, count: int, limit: float, steps: int) ->
 def _float32_at_least(radius: float) -> float:
     nearest = torch.tensor(radius, dtype=torch.float64).float()
     if float(nearest) < radius:
-        nearest = torch.nextafter(nearest, torch.tensor(math.inf))
+        nearest = torch.nextafter(nearest, torch.full_like(nearest, math.inf))
     return float(nearest)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from certifiers.certifier import Certifier
-from ensembles.registry import Registry, RegistryError
+from ensembles.registry import Registry
 
 C = TypeVar("C", bound=type[Certifier])
 
-_registry: Registry[type[Certifier]] = Registry("certifier", "certbench.certifiers")
+_registry: Registry[type[Certifier]] = Registry("certifier", "certbench.certifiers", Certifier)
 origin = _registry.origin
 
 
@@ -38,14 +38,9 @@ def get(name: str) -> type[Certifier]:
         RegistryError: the package that provides it cannot be loaded, or does not provide a certifier.
     """
     cls = _registry.get(name)
-    if not (isinstance(cls, type) and issubclass(cls, Certifier)):
-        raise RegistryError(
-            f"The certifier {name!r} of {origin(name)} is {cls!r}, not a class. Derive a frozen dataclass from "
-            "RadiusCertifier or DecisionCertifier and name it in the entry point."
-        )
-    # A class of another package may rely on its entry point for its name.
-    if not cls.name:
-        cls.name = name
+    # A class of another package gets its name from its entry point, also where it inherits one: results are
+    # stored under the name, and must not be taken for those of the class it derives from.
+    cls.name = _registry.resolve(name)
     return cls
 
 

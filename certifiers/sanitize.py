@@ -1,7 +1,7 @@
 """From what a method found to certificates: everything in doubt is refused here, in one place."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int64
@@ -25,14 +25,25 @@ class CleanAnswer:
         Raises:
             ValueError: it does not return scores [batch, classes] for at least two classes.
         """
-        scores = cast("Tensor", classifier(x))
-        if scores.ndim != 2 or len(scores) != len(x) or scores.shape[1] < 2:
-            raise ValueError(
-                f"The classifier must map [{len(x)}, ...] to scores [{len(x)}, classes], got {tuple(scores.shape)}."
-            )
+        scores = checked_scores(classifier(x), len(x))
         top = scores.topk(2, dim=1)
         sure = torch.isfinite(scores).all(1) & (top.values[:, 0] > top.values[:, 1])
         return cls(top.indices[:, 0].cpu(), sure.cpu(), scores.shape[1])
+
+
+def checked_scores(scores: Any, count: int) -> Tensor:
+    """The scores of `count` inputs, if that is what they are.
+
+    Raises:
+        ValueError: they are not of shape [count, classes] for at least two classes. One class, the logit of a
+            binary classifier, would win every vote.
+    """
+    shape = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != count or scores.shape[1] < 2:
+        raise ValueError(
+            f"The classifier must map {count} inputs to scores [{count}, classes] of two classes or more, got {shape}."
+        )
+    return scores
 
 
 def refused(count: int, verdict: Verdict, why: str, seconds: float = 0.0) -> Certificates:
@@ -60,7 +71,7 @@ def sanitized(
     An image is CERTIFIED only if all of this holds: its radius is finite and positive, its verdict was left to
     us or is CERTIFIED, it has a prediction, and for a deterministic guarantee that is the classifier's own
     answer, from finite scores without a tie. Radii are rounded down by one unit in the last place, in the
-    precision in which they came.
+    precision in which they came. An UNKNOWN image of a deterministic certifier has the classifier's own answer.
 
     Raises:
         ValueError: the findings do not have one value an image, or their failure probability does not fit
@@ -71,8 +82,10 @@ def sanitized(
     marked = (
         torch.full((count,), int(Verdict.UNKNOWN))
         if found.verdict is None
-        else _column(found.verdict, count, "verdict")
+        else _column(found.verdict, count, "verdict").long()
     )
+    if strange := set(marked.tolist()) - {int(verdict) for verdict in Verdict}:
+        raise ValueError(f"Findings.verdict must hold values of Verdict, got {sorted(strange)}.")
     reason = [""] * count if found.reason is None else list(found.reason)
     if len(reason) != count:
         raise ValueError(f"Findings.reason must have {count} entries, got {len(reason)}.")
@@ -89,8 +102,9 @@ def sanitized(
             raise ValueError("A probabilistic certifier must return the predictions that its radii speak of.")
         prediction, doubt = given, torch.zeros(count, dtype=torch.bool)
     else:
-        prediction = clean.prediction if given is None else given
-        doubt = ~clean.sure | (prediction != clean.prediction)
+        given = clean.prediction if given is None else given
+        doubt = ~clean.sure | (given != clean.prediction)
+        prediction = torch.where(given < 0, -1, clean.prediction)
     open_verdict = (marked == int(Verdict.UNKNOWN)) | (marked == int(Verdict.CERTIFIED))
     proved = torch.isfinite(radius) & (radius > 0) & open_verdict & ~doubt & (prediction >= 0)
     rounded = radius if found.rounded else _rounded_down(found.radius, radius)
@@ -100,7 +114,7 @@ def sanitized(
         if proved[row]:
             reason[row] = ""
         elif not reason[row]:
-            reason[row] = _why(row, radius, clean, prediction, marked)
+            reason[row] = _why(row, radius, clean, given, marked)
     no_answer = (prediction < 0) | ((verdict != int(Verdict.CERTIFIED)) & (verdict != int(Verdict.UNKNOWN)))
     if clean is not None:
         no_answer |= ~clean.sure
@@ -109,12 +123,15 @@ def sanitized(
         prediction=torch.where(no_answer, -1, prediction),
         radius=torch.where(proved, rounded, 0.0),
         verdict=verdict.to(torch.int8),
-        failure_probability=torch.where(proved, float(found.failure_probability), 0.0).double(),
-        evidence=dict(found.evidence),
+        failure_probability=found.failure_probability * proved.double(),
+        evidence={
+            name: values.detach().cpu() if isinstance(values, Tensor) else values
+            for name, values in found.evidence.items()
+        },
         reason=tuple(reason),
         cost=Cost(
-            forward_passes=_counter(found.forward_passes, count) + own_passes,
-            bound_passes=_counter(found.bound_passes, count),
+            forward_passes=_counter(found.forward_passes, count, "forward_passes") + own_passes,
+            bound_passes=_counter(found.bound_passes, count, "bound_passes"),
             seconds=torch.full((count,), seconds, dtype=torch.float64),
         ),
     )
@@ -126,8 +143,8 @@ def _column(values: Tensor, count: int, name: str) -> Tensor:
     return values.detach().cpu()
 
 
-def _counter(passes: Tensor | int, count: int) -> Tensor:
-    return torch.full((count,), passes) if isinstance(passes, int) else passes.detach().cpu().long()
+def _counter(passes: Tensor | int, count: int, name: str) -> Tensor:
+    return torch.full((count,), passes) if isinstance(passes, int) else _column(passes, count, name).long()
 
 
 def _rounded_down(original: Tensor, radius: Tensor) -> Tensor:
@@ -136,12 +153,12 @@ def _rounded_down(original: Tensor, radius: Tensor) -> Tensor:
     return torch.nextafter(torch.nextafter(own, torch.zeros_like(own)).double(), torch.zeros_like(radius))
 
 
-def _why(row: int, radius: Tensor, clean: CleanAnswer | None, prediction: Tensor, marked: Tensor) -> str:
+def _why(row: int, radius: Tensor, clean: CleanAnswer | None, given: Tensor, marked: Tensor) -> str:
     if int(marked[row]) not in (Verdict.UNKNOWN, Verdict.CERTIFIED):
         return Verdict(int(marked[row])).name.lower()
     if clean is not None and not clean.sure[row]:
         return "the classifier's scores are tied, NaN or infinite"
-    if clean is not None and prediction[row] != clean.prediction[row]:
+    if clean is not None and given[row] != clean.prediction[row]:
         return "the method's prediction is not the classifier's own answer"
     if not torch.isfinite(radius[row]):
         return f"the method's radius is {float(radius[row])}"

@@ -3,9 +3,10 @@
 ensemble = Ensemble(members, aggregation=WeightedAverage(weights=None, of="confidence"))
 ensemble.confidences(x)   # [member, batch, class]
 ensemble(x)               # scores [batch, class]
+diversity.measure(ensemble, x, y)   # how differently the members answer
 """
 
-from ensembles import aggregation, architectures, checkpoint, training
+from ensembles import aggregation, architectures, checkpoint, diversity, resnets, training
 from ensembles.aggregation import Aggregation, MaxMargin, Single, WeightedAverage
 from ensembles.checkpoint import weights_digest
 from ensembles.ensemble import Ensemble, members_of, shared_scores
@@ -28,7 +29,9 @@ __all__ = [
     "architectures",
     "checkpoint",
     "derive_seed",
+    "diversity",
     "members_of",
+    "resnets",
     "seeded_generator",
     "shared_scores",
     "training",

@@ -46,7 +46,8 @@ class Aggregation(Parameters, ABC):
         return {"name": self.name, **self.identity()}
 
 
-_registry: Registry[type[Aggregation]] = Registry("aggregation", "certbench.aggregations")
+_registry: Registry[type[Aggregation]] = Registry("aggregation", "certbench.aggregations", Aggregation)
+register = _registry.register
 
 
 def origin(name: str) -> str:
@@ -78,7 +79,7 @@ def create(written: str | Mapping[str, Any]) -> Aggregation:
     return _registry.get(name).from_mapping(table, f"aggregation {name!r}")
 
 
-@_registry.register("weighted-average")
+@register("weighted-average")
 @dataclass(frozen=True, kw_only=True)
 class WeightedAverage(Aggregation):
     """Weighted ensemble (WE): `sum_i w_i s_i(x)`, with the weights scaled to sum to one.
@@ -114,7 +115,7 @@ class WeightedAverage(Aggregation):
         return torch.einsum("m,mbc->bc", weights / weights.sum(), outputs)
 
 
-@_registry.register("max-margin")
+@register("max-margin")
 @dataclass(frozen=True, kw_only=True)
 class MaxMargin(Aggregation):
     """Max-margin ensemble (MME): the answer of the member with the largest gap between its two top outputs.
@@ -141,7 +142,7 @@ class MaxMargin(Aggregation):
         return outputs[chosen, torch.arange(outputs.shape[1], device=outputs.device)]
 
 
-@_registry.register("single")
+@register("single")
 @dataclass(frozen=True, kw_only=True)
 class Single(Aggregation):
     """One member alone: its logits. The other members are not evaluated."""

@@ -60,6 +60,7 @@ class Classifier(nn.Module):
 Body = Callable[..., nn.Sequential]
 
 _registry: Registry[Body] = Registry("architecture", "certbench.architectures")
+register = _registry.register
 
 
 def origin(name: str) -> str:
@@ -105,15 +106,21 @@ def create(
 
     Raises:
         UnknownNameError: no architecture has that name.
-        ValueError: the inputs are too small, or an option is unknown.
+        ValueError: the inputs are too small, an option is unknown or not allowed, or the statistics do not fit.
     """
-    build = _registry.get(name)
+    if not {len(mean), len(std)} <= {1, input_shape[0]}:
+        raise ValueError(
+            f"mean and std need one value or {input_shape[0]}, one a channel, got {len(mean)} and {len(std)}."
+        )
+    build, name = _registry.get(name), _registry.resolve(name)  # one spelling, one digest of the weights
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed the accelerators as well
         try:
-            body = build(input_shape, **options)
-            features = body(torch.zeros(1, *input_shape)).shape[-1]
-        except (TypeError, RuntimeError) as error:
+            body = build(input_shape, **options).eval()  # in eval mode a forward pass leaves batch norms as they are
+            with torch.no_grad():
+                features = body(torch.zeros(1, *input_shape)).shape[-1]
+            body.train()
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"Architecture {name!r} cannot be built for inputs of shape {tuple(input_shape)} with options "
                 f"{options}: {error}. Choose larger inputs, another architecture "

@@ -9,7 +9,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
 from ensembles import architectures
 
@@ -82,25 +82,15 @@ def load(path: Path) -> Checkpoint:
         ) from error
     if _HEADER not in metadata or _DIGEST not in metadata:
         raise CheckpointError(f"{path}: a safetensors file, but not a checkpoint of certbench: it has no header.")
-    header = json.loads(metadata[_HEADER])
-    members = []
-    for index in range(header["members"]):
-        prefix = f"{index}."
-        state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        member = architectures.create(
-            header["architecture"],
-            input_shape=tuple(header["input_shape"]),
-            classes=header["classes"],
-            seed=0,
-            mean=[0.0] * header["input_shape"][0],
-            std=[1.0] * header["input_shape"][0],
-            **header.get("options", {}),
-        )
-        try:
-            member.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(f"{path}: the weights do not fit {header['architecture']!r} ({error}).") from error
-        members.append(member.eval())
+    try:
+        header = json.loads(metadata[_HEADER])
+        members = [_member(header, tensors, f"{index}.") for index in range(header["members"])]
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: the header is damaged ({type(error).__name__}: {error}). Delete the file to train again."
+        ) from error
+    except _MisfitError as error:
+        raise CheckpointError(f"{path}: the weights do not fit {header['architecture']!r} ({error}).") from error
     digest = weights_digest(members)
     if digest != metadata[_DIGEST]:
         raise CheckpointError(
@@ -108,3 +98,26 @@ def load(path: Path) -> Checkpoint:
             "altered. Delete the file to train again."
         )
     return Checkpoint(tuple(members), header, digest)
+
+
+class _MisfitError(Exception):
+    """Weights of other shapes or names than the architecture has."""
+
+
+def _member(header: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix: str) -> nn.Module:
+    """The member whose tensors bear this prefix, in eval mode."""
+    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    member = architectures.create(
+        header["architecture"],
+        input_shape=tuple(header["input_shape"]),
+        classes=header["classes"],
+        seed=0,
+        mean=state["normalize.mean"].flatten().tolist(),
+        std=state["normalize.std"].flatten().tolist(),
+        **header.get("options", {}),
+    )
+    try:
+        member.load_state_dict(state)
+    except RuntimeError as error:
+        raise _MisfitError(str(error)) from error
+    return member.eval()

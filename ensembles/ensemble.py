@@ -1,7 +1,7 @@
 """The ensemble: members and an aggregation, one classifier."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeGuard, cast
 
 import torch
 from jaxtyping import Float
@@ -68,7 +68,8 @@ def shared_scores(classifiers: Sequence[nn.Module], x: Float[Tensor, "batch *sha
     """The scores [batch, classes] of several classifiers at once, each member evaluated once.
 
     Ensembles are opened into their members; a member that several of them share (the same object) runs once.
-    Each result equals `classifier(x)` bit for bit.
+    A subclass with a `forward` of its own is a module like any other. Each result equals `classifier(x)` bit
+    for bit.
     """
     outputs: dict[nn.Module, Tensor] = {}
 
@@ -79,7 +80,7 @@ def shared_scores(classifiers: Sequence[nn.Module], x: Float[Tensor, "batch *sha
 
     return [
         classifier.aggregation.scores(stack_logits([output(member) for member in classifier.used_members()]))
-        if isinstance(classifier, Ensemble)
+        if _is_plain_ensemble(classifier)
         else output(classifier)
         for classifier in classifiers
     ]
@@ -87,4 +88,9 @@ def shared_scores(classifiers: Sequence[nn.Module], x: Float[Tensor, "batch *sha
 
 def members_of(classifier: nn.Module) -> list[nn.Module]:
     """What one evaluation of a classifier runs: the members an ensemble needs, or the classifier itself."""
-    return classifier.used_members() if isinstance(classifier, Ensemble) else [classifier]
+    return classifier.used_members() if _is_plain_ensemble(classifier) else [classifier]
+
+
+def _is_plain_ensemble(classifier: nn.Module) -> TypeGuard[Ensemble]:
+    """Whether its answer is the aggregation of its members, and nothing else."""
+    return isinstance(classifier, Ensemble) and type(classifier).forward is Ensemble.forward

@@ -7,7 +7,7 @@ type pydantic understands); wrong values are refused with the name of the field,
 import dataclasses
 import functools
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -39,16 +39,18 @@ class Parameters:
     """Base of all hyper-parameter classes; subclasses are frozen dataclasses too."""
 
     def __post_init__(self) -> None:
-        """Check every field against its annotation.
+        """Check every field against its annotation; an integer given for a float becomes one.
+
+        `sigma = 1` and `sigma = 1.0` of a spec are one identity so, and one key.
 
         Raises:
             ParameterError: a value has the wrong type or lies outside the allowed range.
         """
         cls: Any = type(self)
-        for field_name, adapter in _adapters(cls).items():
+        for field_name, check in _checks(cls).items():
             value = getattr(self, field_name)
             try:
-                adapter.validate_python(value, strict=True)
+                object.__setattr__(self, field_name, check(value))
             except pydantic.ValidationError as error:
                 problem = error.errors()[0]["msg"]
                 raise ParameterError(
@@ -115,6 +117,9 @@ def _as_tuple(value: Any) -> Any:
 
 
 @functools.cache
-def _adapters(cls: "type[Any]") -> dict[str, "pydantic.TypeAdapter[Any]"]:
+def _checks(cls: "type[Any]") -> dict[str, Callable[[Any], Any]]:
     hints = typing.get_type_hints(cls, include_extras=True)
-    return {field.name: pydantic.TypeAdapter(hints[field.name]) for field in dataclasses.fields(cls)}
+    return {
+        field.name: functools.partial(pydantic.TypeAdapter(hints[field.name]).validate_python, strict=True)
+        for field in dataclasses.fields(cls)
+    }

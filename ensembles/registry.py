@@ -49,10 +49,12 @@ class Registry(Generic[T]):
     Args:
         kind: what the things are, singular, as error messages say it: `"certifier"`.
         entry_point_group: the group that plug-ins declare, `"certbench.certifiers"`; None takes no plug-ins.
+        base: the class that a plug-in must derive from; None takes anything.
     """
 
-    def __init__(self, kind: str, entry_point_group: str | None = None) -> None:
+    def __init__(self, kind: str, entry_point_group: str | None = None, base: type | None = None) -> None:
         self.kind = kind
+        self.base = base
         self.entry_point_group = entry_point_group
         self._registered: dict[str, T] = {}
         self._spelling: dict[str, str] = {}
@@ -101,7 +103,7 @@ class Registry(Generic[T]):
         if plug_in is None:
             return self._registered[key]
         try:
-            return cast("T", plug_in.load())
+            loaded = plug_in.load()
         except Exception as error:
             project = _project(plug_in)
             raise RegistryError(
@@ -109,6 +111,12 @@ class Registry(Generic[T]):
                 f"({plug_in.name} = {plug_in.value}), which failed to load: {type(error).__name__}: {error}. "
                 f"Repair it (pip install --upgrade {project}) or remove it (pip uninstall {project})."
             ) from error
+        if self.base is not None and not (isinstance(loaded, type) and issubclass(loaded, self.base)):
+            raise RegistryError(
+                f"The {self.kind} {key!r} of {_origin(plug_in)} is {loaded!r}, which does not derive from "
+                f"{self.base.__name__}. Name a class that does in its entry points."
+            )
+        return cast("T", loaded)
 
     def names(self) -> list[str]:
         """All names, sorted, plug-ins included."""

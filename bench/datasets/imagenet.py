@@ -37,7 +37,12 @@ def imagenet(root: Path | None = None) -> Dataset:
         DataError: torchvision, `val` or `meta.bin` is missing, or `val` lacks classes; for `train` when the
             training or validation split is used.
     """
-    torchvision, folder = torchvision_and_root("imagenet", root)
+    torchvision, folder = torchvision_and_root(
+        "imagenet",
+        root,
+        "meta.bin and val",
+        "the archives of ILSVRC 2012, which torchvision.datasets.ImageNet('{folder}', split='val') unpacks",
+    )
     test, classes = _listing(torchvision, folder, "val", first_id=0)
     if len(test) > _TEST_IMAGES:
         raise DataError(f"The folder {folder / 'val'} has {len(test)} images, expected {_TEST_IMAGES} at most.")

@@ -81,3 +81,14 @@ class Split(ABC):
             if number is not None and number < least:
                 raise ValueError(f"{name} must be at least {least}, got {number}.")
         return self._take(np.arange(len(self), dtype=np.int64)[offset::every][:limit])
+
+    @final
+    def spread(self, count: int) -> "Split":
+        """`count` of the images, spread evenly from the first on, whether or not `count` divides their number.
+
+        Raises:
+            ValueError: `count` below 1 or above the number of images.
+        """
+        if not 1 <= count <= len(self):
+            raise ValueError(f"count must be 1 to {len(self)}, got {count}.")
+        return self._take(np.arange(count, dtype=np.int64) * len(self) // count)

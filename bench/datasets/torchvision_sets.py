@@ -61,17 +61,28 @@ def cifar10(root: Path | None = None) -> Dataset:
     )
 
 
-def torchvision_and_root(name: str, root: Path | None) -> tuple[ModuleType, Path]:
+def torchvision_and_root(name: str, root: Path | None, looked_for: str, source: str) -> tuple[ModuleType, Path]:
     """torchvision, and the folder, which must have been named and exist.
+
+    Args:
+        name: of the data set.
+        root: the folder that the user named.
+        looked_for: what the folder should hold, for messages.
+        source: how to get it into a folder, which stands for `{folder}`, for messages.
 
     Raises:
         DataError: one of them is missing.
     """
-    advice = 'Name the folder that has it with root = "..." in the spec\'s [data] table.'
     if root is None:
-        raise DataError(f"The data set {name!r} does not come with certbench and no folder was named. {advice}")
+        raise DataError(
+            f"The data set {name!r} does not come with certbench and no folder was named. Name the folder that has "
+            f'{looked_for} with root = "..." in the spec\'s [data] table; get it with {source.format(folder="data")}.'
+        )
     if not root.is_dir():
-        raise DataError(f"The data set {name!r} is missing: there is no folder {root}. {advice}")
+        raise DataError(
+            f"The data set {name!r} is missing: there is no folder {root}, looked for {looked_for} in it. Get it with "
+            f'{source.format(folder=root)}, or name another folder with root = "..." in the spec\'s [data] table.'
+        )
     try:
         return import_torchvision(), root
     except ImportError as error:
@@ -79,7 +90,8 @@ def torchvision_and_root(name: str, root: Path | None) -> tuple[ModuleType, Path
 
 
 def _read(name: str, reader: str, root: Path | None, looked_for: str) -> tuple[Any, Any]:
-    torchvision, folder = torchvision_and_root(name, root)
+    source = f"torchvision.datasets.{reader}('{{folder}}', download=True)"
+    torchvision, folder = torchvision_and_root(name, root, looked_for, source)
     read = getattr(torchvision.datasets, reader)
     try:
         return read(folder, train=True), read(folder, train=False)
@@ -87,6 +99,6 @@ def _read(name: str, reader: str, root: Path | None, looked_for: str) -> tuple[A
         raise DataError(
             f"The data set {name!r} is missing or damaged: looked for {looked_for}, in {folder} "
             f"({type(error).__name__}: {str(error).partition('. You can')[0]}). Get it with "
-            f"torchvision.datasets.{reader}({str(folder)!r}, download=True), or name another folder "
+            f"{source.format(folder=folder)}, or name another folder "
             'with root = "..." in the spec\'s [data] table.'
         ) from error

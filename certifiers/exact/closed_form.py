@@ -21,84 +21,139 @@ from ensembles.ensemble import Ensemble
 DUAL_ORDER = {Norm.L1: float("inf"), Norm.L2: 2.0, Norm.LINF: 1.0}
 
 
+_UNIT = torch.finfo(torch.float64).eps  # twice the unit roundoff, which leaves room for rounding the bounds
+
+
 @dataclass(frozen=True)
 class AffineForm:
-    """`z(x) = weight x + bias` on flattened inputs, in float64."""
+    """`z(x) = weight x + bias` on flattened inputs, in float64 on the CPU, known up to errors of rounding.
+
+    Each entry of `weight` and `bias` is off by at most that of `weight_error` and `bias_error`.
+    """
 
     weight: Float64[Tensor, "classes inputs"]
     bias: Float64[Tensor, "classes"]
+    weight_error: Float64[Tensor, "classes inputs"]
+    bias_error: Float64[Tensor, "classes"]
 
     def margins(
         self, x: Float[Tensor, "batch *shape"], prediction: Int64[Tensor, "batch"]
     ) -> tuple[Float64[Tensor, "batch classes"], Float64[Tensor, "batch classes"]]:
-        """`z_y - z_j` at x for y = prediction and all j, and a bound on the error of computing it.
+        """`z_y - z_j` at x for y = prediction and all j, and a bound on their error.
 
-        The error is the standard a priori one of an inner product, `gamma_k (|w| |x| + |b|)` with
-        `gamma_k = k u / (1 - k u)` and u the unit roundoff (Higham, 2002, section 3.1).
+        That is the error of the form, and the a priori one of an inner product, `gamma_k (|w| |x| + |b|)`.
         """
-        flat = x.flatten(1).double()
-        difference = self.weight[prediction][:, None, :] - self.weight[None]
-        offset = self.bias[prediction][:, None] - self.bias[None]
+        flat = x.flatten(1).double().cpu()
+        difference, offset = _pairs(self.weight, prediction), _pairs(self.bias, prediction)
         margins = torch.einsum("bji,bi->bj", difference, flat) + offset
-        operations = flat.shape[1] + 3
-        unit = torch.finfo(torch.float64).eps
-        gamma = operations * unit / (1 - operations * unit)
         size = torch.einsum("bji,bi->bj", difference.abs(), flat.abs()) + offset.abs()
-        return margins, gamma * size
+        form_error = flat.abs() @ self.weight_error.T + self.bias_error
+        error = form_error + form_error.gather(1, prediction.cpu()[:, None])
+        return margins, _gamma(flat.shape[1] + 3) * size + error * (1 + _gamma(flat.shape[1] + 3))
 
     def dual_norms(self, prediction: Int64[Tensor, "batch"], norm: Norm) -> Float64[Tensor, "batch classes"]:
-        """`||w_y - w_j||` in the dual norm, for y = prediction and all j."""
-        difference = self.weight[prediction][:, None, :] - self.weight[None]
-        norms: Tensor = torch.linalg.vector_norm(difference, ord=DUAL_ORDER[norm], dim=-1)
-        return norms
+        """`||w_y - w_j||` in the dual norm, for y = prediction and all j, or a few roundings more."""
+        order = DUAL_ORDER[norm]
+        norms: Tensor = torch.linalg.vector_norm(_pairs(self.weight, prediction), ord=order, dim=-1)
+        errors: Tensor = torch.linalg.vector_norm(self.weight_error, ord=order, dim=-1)
+        return (norms + errors[prediction.cpu()][:, None] + errors) * (1 + _gamma(self.weight.shape[1] + 8))
 
 
 def affine_form(classifier: nn.Module, example: Float[Tensor, "1 *shape"]) -> AffineForm:
     """The affine map that a classifier computes, in float64.
 
     Linear are: Linear, Flatten, Identity, Normalize, Dropout in eval mode, sequences of them, and ensembles
-    of such members under a single member or a weighted average of logits.
+    of such members under a single member or a weighted average of logits. Subclasses and hooks may compute
+    anything else, so they are refused.
 
     Raises:
         Unsupported: some layer or the aggregation is not affine; says which.
     """
-    if isinstance(classifier, Ensemble):
-        forms = [affine_form(member, example) for member in classifier.used_members()]
-        aggregation = classifier.aggregation
-        if isinstance(aggregation, Single):
-            return forms[0]
-        if isinstance(aggregation, WeightedAverage) and aggregation.of == "logit":
-            given = aggregation.weights or (1.0,) * len(forms)
-            weights = torch.tensor(given, dtype=torch.float64) / sum(given)
-            return AffineForm(
-                torch.einsum("m,mci->ci", weights, torch.stack([form.weight for form in forms])),
-                torch.einsum("m,mc->c", weights, torch.stack([form.bias for form in forms])),
+    if type(classifier) is not Ensemble:
+        return _form_of_chain(classifier, example)
+    forms = [affine_form(member, example) for member in classifier.used_members()]
+    aggregation = classifier.aggregation
+    if type(aggregation) is Single:
+        return forms[0]
+    if type(aggregation) is WeightedAverage and aggregation.of == "logit":
+        given = aggregation.weights or (1.0,) * len(forms)
+        weights = torch.tensor(given, dtype=torch.float64) / sum(given)
+        mean = [
+            torch.einsum("m,m...->...", weights, torch.stack(parts))
+            for parts in (
+                [form.weight for form in forms],
+                [form.bias for form in forms],
+                [form.weight_error + _gamma(2 * len(forms) + 2) * form.weight.abs() for form in forms],
+                [form.bias_error + _gamma(2 * len(forms) + 2) * form.bias.abs() for form in forms],
             )
-        raise Unsupported(
-            f"closed-form needs scores that are linear in the input; the aggregation {aggregation.name!r} of "
-            'confidences or gaps is not. Use weighted-average of = "logit", or a certifier for networks.'
-        )
-    _require_affine(classifier)
-    # An affine map is read off its values at zero and at the unit vectors, in the precision of a float64 copy.
-    double = deepcopy(classifier).double().cpu()
+        ]
+        slack = 1 + _gamma(2 * len(forms) + 2)
+        return AffineForm(mean[0], mean[1], mean[2] * slack, mean[3] * slack)
+    raise Unsupported(
+        f"closed-form needs scores that are linear in the input; the aggregation {aggregation.name!r} of "
+        'confidences or gaps is not. Use weighted-average of = "logit", or a certifier for networks.'
+    )
+
+
+def _form_of_chain(network: nn.Module, example: Tensor) -> AffineForm:
+    """The form of a chain of affine layers, and what float64 makes of it.
+
+    The columns of the weight are the values at the unit vectors, without biases and means; the bias is the value at
+    zero. An output that k roundings lead to is off by at most `gamma_k = k u / (1 - k u)` times the value of the same
+    chain with absolute values in the place of all numbers (Higham, 2002, sections 3.1 and 3.5).
+    """
+    operations = _operations(network)
     inputs = example[0].numel()
-    points = torch.cat([torch.zeros(1, inputs), torch.eye(inputs)]).double().reshape(inputs + 1, *example.shape[1:])
-    values = double(points)
-    return AffineForm((values[1:] - values[:1]).T.contiguous(), values[0])
+    zero = torch.zeros(1, *example.shape[1:], dtype=torch.float64)
+    units = torch.eye(inputs, dtype=torch.float64).reshape(inputs, *example.shape[1:])
+    gamma = _gamma(operations + 2)
+    return AffineForm(
+        weight=_copy(network, offsets=False)(units).T.contiguous(),
+        bias=_copy(network)(zero)[0],
+        weight_error=gamma * _copy(network, offsets=False, absolute=True)(units).T,
+        bias_error=gamma * _copy(network, absolute=True)(zero)[0],
+    )
 
 
-def _require_affine(module: nn.Module) -> None:
-    affine = (nn.Linear, nn.Flatten, nn.Identity, nn.Dropout, Normalize)
-    containers = (nn.Sequential, Classifier)
-    if isinstance(module, affine):
-        return
-    if not isinstance(module, containers):
+def _copy(network: nn.Module, *, offsets: bool = True, absolute: bool = False) -> nn.Module:
+    """A float64 copy; without biases and means, or with absolute values (and means added), as asked."""
+    copy = deepcopy(network).double().cpu().eval().requires_grad_(requires_grad=False)
+    for layer in copy.modules():
+        for name, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
+            if name in ("bias", "mean") and not offsets:
+                tensor.zero_()
+            elif absolute:
+                tensor.copy_(-tensor.abs() if name == "mean" else tensor.abs())
+    return copy
+
+
+def _operations(module: nn.Module) -> int:
+    """How many roundings lead to an output of a chain of affine layers.
+
+    Raises:
+        Unsupported: it is not such a chain.
+    """
+    kind = type(module)
+    if kind not in (nn.Linear, Normalize, nn.Flatten, nn.Identity, nn.Dropout, nn.Sequential, Classifier):
         raise Unsupported(
-            f"closed-form certifies linear models; the layer {type(module).__name__} is not linear. "
+            f"closed-form certifies linear models; the layer {kind.__name__} is not linear. "
             "Use smoothing, or a certifier for networks."
         )
-    for child in module.children():
-        _require_affine(child)
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise Unsupported(f"closed-form cannot see what the hooks of the layer {kind.__name__} do. Remove them.")
+    if isinstance(module, nn.Linear):
+        return module.in_features + 1
+    # `children` would skip a layer that occurs twice.
+    return 2 * (kind is Normalize) + sum(_operations(child) for child in module._modules.values() if child is not None)
+
+
+def _pairs(values: Float64[Tensor, "classes *rest"], prediction: Tensor) -> Float64[Tensor, "batch classes *rest"]:
+    """`values[y] - values[j]` for y = prediction and all j."""
+    return values[prediction.cpu()][:, None] - values[None]
+
+
+def _gamma(operations: int) -> float:
+    return operations * _UNIT / (1 - operations * _UNIT)
 
 
 @register("closed-form")
@@ -125,10 +180,11 @@ class ClosedForm(RadiusCertifier):
     ) -> Findings:
         """The distances to the boundary."""
         form = affine_form(classifier, x[:1])
-        prediction = (x.flatten(1).double() @ form.weight.T + form.bias).argmax(1)
+        prediction = (x.flatten(1).double().cpu() @ form.weight.T + form.bias).argmax(1)
         margins, error = form.margins(x, prediction)
-        norms = form.dual_norms(prediction, threat.norm) * (1 + 1e-12)
-        distances = ((margins - error) / norms).scatter(1, prediction[:, None], torch.inf)
+        distances = ((margins - error) / form.dual_norms(prediction, threat.norm)).scatter(
+            1, prediction[:, None], torch.inf
+        )
         nearest = distances.min(1)
         return Findings(
             radius=nearest.values.clamp(max=threat.box_diameter(x[0].numel())),
@@ -166,4 +222,5 @@ class ClosedFormMargins(DecisionCertifier):
         """The least margins, less the error of computing them."""
         form = affine_form(classifier, x[:1])
         margins, error = form.margins(x, prediction)
-        return margins - error - radius[:, None] * form.dual_norms(prediction, threat.norm) * (1 + 1e-12)
+        # The norms have room for the roundings of this line, too: each is less than a unit of the larger number.
+        return margins - error - radius.cpu()[:, None] * form.dual_norms(prediction, threat.norm)

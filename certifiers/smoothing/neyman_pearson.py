@@ -99,9 +99,10 @@ class Smoothing(RadiusCertifier):
         ]
 
     def certificate_of_counts(self, n_a: int) -> tuple[float, float]:
-        """`(p_A, radius)` in l2 from the votes for A among the `n` estimation samples; radius 0 abstains."""
+        """`(p_A, radius)` in l2 from the votes for A among the `n` estimation samples, rounded down; 0 abstains."""
         p_a = clopper_pearson_lower(n_a, self.n, self.alpha)
-        return p_a, self.sigma * float(ndtri(p_a)) if p_a > 0.5 else 0.0
+        # The factor takes off more than `ndtri`, the product and a later scaling err by: 2, 1/2 and 1 units.
+        return p_a, self.sigma * float(ndtri(p_a)) * (1 - 2**-50) if p_a > 0.5 else 0.0
 
     def _findings(
         self, votes: Sequence[tuple[Tensor, Tensor]], x: Tensor, norm: Norm, seed: int, members: int

@@ -9,7 +9,8 @@ from torch import Tensor
 from certifiers.randomness import KeyedRandomness
 
 #: Samples a chunk. Noise is always drawn a whole chunk at a time: a generator asked for fewer numbers would
-#: give others. Chosen for speed: the activations of small networks stay in the cache.
+#: give others. Chosen for speed: the activations of small networks stay in the cache. Another value draws
+#: other noise, so it takes a new `version` of every method that counts votes.
 CHUNK = 500
 
 #: The stream of the samples that choose the class, and that of the samples that estimate its probability.

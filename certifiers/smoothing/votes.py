@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from certifiers.sanitize import checked_scores
 from certifiers.smoothing.noise import CHUNK, GaussianNoise, chunks_for
 from ensembles.ensemble import shared_scores
 
@@ -34,6 +35,9 @@ def count_votes(
         samples: how many noisy copies.
         batch_size: inputs a forward pass. It cannot change the noise; the arithmetic is the same for the
             default, whatever the number of samples, but for the last batch.
+
+    Raises:
+        ValueError: a classifier does not return scores [batch, classes] for at least two classes.
     """
     together = max(1, batch_size // CHUNK)
     buffer = torch.empty((together * CHUNK, *image.shape), dtype=torch.float32)
@@ -43,7 +47,7 @@ def count_votes(
         wanted = buffer[: min(len(buffer), samples - first_chunk * CHUNK)]
         noisy = wanted.to(image.device, image.dtype, copy=False).add_(image)
         for batch in torch.split(noisy, batch_size):
-            votes = [_votes(scores) for scores in shared_scores(classifiers, batch)]
+            votes = [_votes(checked_scores(scores, len(batch))) for scores in shared_scores(classifiers, batch)]
             counts = votes if counts is None else [total.add_(more) for total, more in zip(counts, votes, strict=True)]
     assert counts is not None, "at least one sample"  # noqa: S101
     return [total.cpu() for total in counts]

@@ -5,15 +5,19 @@ loss = create("gaussian", sigma=0.5).loss(ensemble, x, y, generator)   # the obj
 
 from ensembles.training.gaussian import Gaussian
 from ensembles.training.objective import Objective, create, from_mapping, get, names, origin, register
-from ensembles.training.trainer import EpochReport, Examples, Schedule, TrainingError, noisy_accuracy, train
+from ensembles.training.report import EpochReport
+from ensembles.training.resume import ResumeError, TrainingState
+from ensembles.training.trainer import Examples, Schedule, TrainingError, noisy_accuracy, train
 
 __all__ = [
     "EpochReport",
     "Examples",
     "Gaussian",
     "Objective",
+    "ResumeError",
     "Schedule",
     "TrainingError",
+    "TrainingState",
     "create",
     "from_mapping",
     "get",

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ensembles.ensemble import Ensemble
-from ensembles.parameters import NonNegativeFloat, Parameters
+from ensembles.parameters import NonNegativeFloat, ParameterError, Parameters
 from ensembles.registry import Registry
 
 
@@ -21,12 +21,14 @@ class Objective(Parameters, ABC):
     Attributes:
         joint: whether the loss couples the members. Members of an objective that does not are trained one by
             one, each from a seed of its own, so that ensembles of different sizes share their members.
+        pairwise: whether the loss compares members with each other, which takes at least two.
         sigma: standard deviation of the Gaussian noise of training, in input units; validation accuracy is
             measured under the same noise.
     """
 
     name: ClassVar[str]
     joint: ClassVar[bool] = True
+    pairwise: ClassVar[bool] = False
     sigma: NonNegativeFloat = 0.0
 
     @abstractmethod
@@ -57,6 +59,10 @@ class Objective(Parameters, ABC):
         """The objective of one batch: the sum of `terms`."""
         return torch.stack(list(self.terms(ensemble, x, y, generator).values())).sum()
 
+    def at_epoch(self, epoch: int) -> "Objective":
+        """The objective of an epoch, counted from 1, where it changes over the training (a warm-up)."""
+        return self
+
     def noisy(self, x: Float[Tensor, "batch *shape"], generator: torch.Generator) -> Float[Tensor, "batch *shape"]:
         """`x + N(0, sigma^2 I)`, not clipped, drawn on the generator's device."""
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device)
@@ -67,7 +73,7 @@ class Objective(Parameters, ABC):
         return {"name": self.name, **self.identity()}
 
 
-_registry: Registry[type[Objective]] = Registry("objective", "certbench.objectives")
+_registry: Registry[type[Objective]] = Registry("objective", "certbench.objectives", Objective)
 register = _registry.register
 names = _registry.names
 get = _registry.get
@@ -85,7 +91,9 @@ def create(name: str, **parameters: Any) -> Objective:
 
 
 def from_mapping(table: Mapping[str, Any]) -> Objective:
-    """The objective of a table `{name = ..., parameters ...}` of a spec."""
+    """The objective of a table `{name = ..., parameters ...}` of a spec; raises as `create` does."""
     parameters = dict(table)
+    if "name" not in parameters:
+        raise ParameterError(f"An objective needs a name, got {parameters}. Available: {', '.join(names())}.")
     name = parameters.pop("name")
     return _registry.get(name).from_mapping(parameters, f"objective {name!r}")

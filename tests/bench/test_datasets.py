@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,23 @@ def test_select_is_a_slice_and_keeps_ids(every: int, offset: int, limit: int | N
     assert found.labels.tolist() == [row % 3 for row in rows]
     assert torch.equal(found.images(range(len(rows))), split.images(rows))
     assert (found.digest == split.digest) == (len(rows) == 12)
+
+
+@given(st.integers(1, 40).flatmap(lambda images: st.tuples(st.just(images), st.integers(1, images))))
+def test_spread_takes_images_at_even_distances(sizes: tuple[int, int]) -> None:
+    images, count = sizes
+    split = small_split(images)
+    positions = [split.ids.tolist().index(image) for image in split.spread(count).ids]
+    assert len(positions) == count
+    assert positions[0] == 0
+    gaps = {after - before for before, after in itertools.pairwise([*positions, images])}
+    assert gaps <= {images // count, -(-images // count)}
+
+
+@pytest.mark.parametrize("count", [0, 13])
+def test_spread_refuses_more_images_than_there_are(count: int) -> None:
+    with pytest.raises(ValueError, match=rf"^count must be 1 to 12, got {count}\.$"):
+        small_split().spread(count)
 
 
 @pytest.mark.parametrize("wrong", [{"every": 0}, {"offset": -1}, {"limit": 0}])

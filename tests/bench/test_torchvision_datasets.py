@@ -19,12 +19,22 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10", "imagenet"])
-def test_folder_must_be_named_and_exist(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"'{name}' does not come with certbench and no folder was named\. Name the"):
+@pytest.mark.parametrize(
+    ("name", "wanted", "source"),
+    [
+        ("mnist", "MNIST/raw/train-images-idx3-ubyte", r"torchvision\.datasets\.MNIST"),
+        ("cifar10", "cifar-10-batches-py", r"torchvision\.datasets\.CIFAR10"),
+        ("imagenet", "meta.bin and val", r"the archives of ILSVRC 2012, which torchvision\.datasets\.ImageNet"),
+    ],
+)
+def test_folder_must_be_named_and_exist(name: str, wanted: str, source: str, tmp_path: Path) -> None:
+    unnamed = rf"'{name}' does not come with certbench and no folder was named\. Name the folder that has {wanted}"
+    with pytest.raises(DataError, match=rf"{unnamed}.* with root = .*; get it with {source}\('data', "):
         datasets.load(name)
-    with pytest.raises(DataError, match=rf"'{name}' is missing: there is no folder .*nowhere\. Name .*root = "):
-        datasets.load(name, tmp_path / "nowhere")
+    nowhere = tmp_path / "nowhere"
+    missing = rf"'{name}' is missing: there is no folder {nowhere}, looked for {wanted}"
+    with pytest.raises(DataError, match=rf"{missing}.* in it\. Get it with {source}\('{nowhere}', .*root = "):
+        datasets.load(name, nowhere)
 
 
 @pytest.mark.parametrize(("name", "reader"), [("mnist", "MNIST"), ("cifar10", "CIFAR10")])
