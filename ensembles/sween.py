@@ -11,7 +11,6 @@ from torch import Tensor
 from ensembles.aggregation import Aggregation, WeightedAverage, register
 from ensembles.parameters import ParameterError, PositiveFloat, PositiveInt
 
-
 #: Mean log-likelihoods that differ by less are equal: they are sums of rounded logarithms.
 _EQUAL = 1e-12
 
@@ -81,8 +80,8 @@ class Sween(Aggregation):
         weights = torch.full((len(true),), 1 / len(true), dtype=true.dtype)
         likelihood, power = _likelihood(weights, true), 1.0
         for _ in range(self.iterations):
-            # The mean of f_i / sum_j w_j f_j is the slope along w_i. Its weighted mean is 1, and the largest bounds what
-            # is missing: log-likelihood at the maximum - here <= log(largest slope).
+            # The mean of f_i / sum_j w_j f_j is the slope along w_i. Its weighted mean is 1, and the largest bounds
+            # what is missing: log-likelihood at the maximum - here <= log(largest slope).
             slopes = (true / (weights @ true)).mean(1)
             if float(slopes.max().log()) <= self.tolerance:
                 break

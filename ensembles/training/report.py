@@ -25,7 +25,7 @@ class EpochReport:
 
 
 def chance_level(classes: int, examples: int) -> float:
-    """The accuracy that guessing stays below in all but a thousandth of cases: 1/c + 3.1 standard errors."""
+    """The accuracy that guessing stays below in all but about a thousandth of cases: 1/c + 3.1 standard errors."""
     chance = 1 / classes
     return chance + 3.1 * math.sqrt(chance * (1 - chance) / max(examples, 1))
 

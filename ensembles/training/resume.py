@@ -58,7 +58,9 @@ class TrainingState:
             reports = tuple(EpochReport(**report) for report in document["reports"])
             return cls(document["weights"], document["optimizer"], reports)
         except Exception as error:
-            raise ResumeError(f"Not the state of a training ({type(error).__name__}: {error}).") from error
+            # The first line: what PyTorch adds is advice to read the file with the safety off.
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            raise ResumeError(f"Not the state of a training ({reason}). Delete it to start anew.") from error
 
     def restore(self, ensemble: Ensemble, optimizer: torch.optim.Optimizer) -> list[EpochReport]:
         """Put weights and optimizer where they were; returns the reports so far.

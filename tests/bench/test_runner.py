@@ -278,6 +278,17 @@ def test_cells_of_one_key_are_computed_once(
     assert run(only(plan_of(text), 0, 1, images=3)).computed == 0
 
 
+def test_cells_of_one_key_have_one_answer(run: Callable[..., Outcome], plan_of: Make, scripted: Any) -> None:
+    def never(*_: Any) -> None:
+        raise Unsupported("not on a Tuesday")
+
+    plan = only(with_certifier(plan_of(), scripted(never)()), 0, images=2)
+    twice = dataclasses.replace(plan, cells=(plan.cells[0], dataclasses.replace(plan.cells[0], name="again")))
+    outcome = run(twice)
+    assert outcome.statuses == {"single": "unsupported", "again": "unsupported"}
+    assert outcome.reasons == {"single": "not on a Tuesday", "again": "not on a Tuesday"}
+
+
 # ---- certifiers never see labels
 
 

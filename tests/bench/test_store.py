@@ -326,7 +326,9 @@ def test_damaged_blocks_are_set_aside_said_and_computed_again_to_the_same_rows(
     assert_same_rows: Callable[..., None],
 ) -> None:
     (tmp_path / "tiny.toml").write_text(tiny)
-    altered, cut, renamed = (sorted(cell.glob("rows-*"))[0] for cell in sorted((copied / "cells").iterdir()))
+    # Of the entries that would share a pass one lacks other images than the others.
+    cells = sorted((copied / "cells").iterdir())
+    altered, cut, renamed = (sorted(cell.glob("rows-*"))[block] for cell, block in zip(cells, (0, 1, 0), strict=True))
     altered.write_bytes(damage_at(altered.read_bytes(), 500))
     cut.write_bytes(cut.read_bytes()[:-7])
     renamed = renamed.rename(renamed.with_name("rows-000000-" + "5" * 32 + ".parquet"))
