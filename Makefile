@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup leaderboard test check format bench clean
+.PHONY: help setup leaderboard zoo test check format bench clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -21,6 +21,9 @@ $(READY): pyproject.toml constraints.txt Makefile
 
 leaderboard: $(READY)  ## Train, certify and publish the quickstart board (resumes if interrupted).
 	$(BIN)/certbench run
+
+zoo: $(READY)  ## Train and rank the published objectives (within the hour on two cores; resumes).
+	$(BIN)/certbench run training-zoo
 
 test: $(READY)  ## Run the tests.
 	$(BIN)/python -m pytest

@@ -1,5 +1,6 @@
 """What a run would do, without doing it."""
 
+from bench.fitting import needs_fit
 from bench.keys import digest
 from bench.plan import Plan
 from bench.runner import Options
@@ -30,14 +31,20 @@ def describe_plan(plan: Plan, options: Options) -> list[str]:
         lines.append(
             f"  {job.label}: {'stored' if job.digest in weights else f'to train, {job.schedule.epochs} epochs'}"
         )
+    for label, table in plan.spec.ensembles.items():
+        if table.grid:
+            lines.append(f"  {label}: one of {len(table.candidates())} candidates, chosen on validation images first")
     lines.append("cells:")
     for cell in plan.cells:
         if cell.reason:
             state = f"unsupported: {cell.reason}"
+        elif needs_fit(cell):
+            state = f"to certify: {len(images)} images, after its weights are fitted"
         elif any(job.digest not in weights for job in cell.jobs):
             state = f"to certify: {len(images)} images, after training"
         else:
-            key = digest(cell.key_fields([weights[job.digest] for job in cell.jobs], plan.spec, images))
+            names = [weights[job.digest] for job in cell.jobs]
+            key = digest(cell.key_fields(names, plan.spec, images))
             missing = len(images) - len(store.stored_images(key, set_aside=False)[0])
             state = f"{'stored' if not missing else f'to certify: {missing} of {len(images)} images'}, key {key[:12]}"
         lines.append(f"  {cell.name}: {state}")

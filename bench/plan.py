@@ -1,35 +1,17 @@
 """The plan: from a spec and its data to training jobs and cells."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.datasets import Dataset, Split
-from bench.keys import canonical_json, digest
+from bench.jobs import TrainJob, jobs_of
+from bench.keys import canonical_json
 from bench.spec import EnsembleTable, ExperimentSpec
 from certifiers import Certifier, ThreatModel
 from ensembles import Aggregation, architectures, derive_seed
-from ensembles.training import Objective, Schedule
 from leaderboards.radii import ceil_float
 from leaderboards.records import SCHEMA_VERSION
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """One training: the members it makes, and the recipe that its checkpoint is stored under.
-
-    Members of an objective that does not couple them are jobs of their own, so that specs share them.
-    """
-
-    label: str
-    objective: Objective
-    schedule: Schedule
-    recipe: dict[str, Any] = field(hash=False)
-
-    @property
-    def digest(self) -> str:
-        """The digest of what makes these weights: data, architecture, objective, schedule, seed."""
-        return digest(self.recipe)
 
 
 @dataclass(frozen=True)
@@ -44,12 +26,17 @@ class Cell:
     threat: ThreatModel
     reason: str = ""
 
-    def key_fields(self, weights: Sequence[str], spec: ExperimentSpec, images: Split) -> dict[str, Any]:
-        """What the key of this cell is the digest of, given the digests of the jobs' weights."""
+    def key_fields(
+        self, weights: Sequence[str], spec: ExperimentSpec, images: Split, combined: Aggregation | None = None
+    ) -> dict[str, Any]:
+        """What the key of this cell is the digest of, given the digests of the jobs' weights.
+
+        `combined` is the aggregation with its weights, where those were fitted.
+        """
         return {
             "schema": SCHEMA_VERSION,
             "weights": list(weights),
-            "aggregation": self.aggregation.describe(),
+            "aggregation": (combined or self.aggregation).describe(),
             "data": images.digest,
             "image_ids": [int(image) for image in images.ids],
             "threat": {"norm": self.threat.norm.value},
@@ -62,7 +49,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a spec asks for."""
+    """Everything a spec asks for. `searches` holds, by ensemble, how its hyper-parameters were chosen."""
 
     name: str
     spec: ExperimentSpec
@@ -70,6 +57,7 @@ class Plan:
     dataset: Dataset
     images: Split
     cells: tuple[Cell, ...]
+    searches: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def radii(self) -> tuple[float, ...]:
@@ -77,8 +65,14 @@ class Plan:
         return tuple(ceil_float(radius) for radius in self.spec.threat.exact_radii())
 
     def jobs(self) -> list[TrainJob]:
-        """The training jobs of all cells that can be measured, each once, in the order of the spec."""
-        return list({job.digest: job for cell in self.cells if not cell.reason for job in cell.jobs}.values())
+        """The training jobs of all cells that can be measured, each once; a job comes after those it starts from."""
+        found: dict[str, TrainJob] = {}
+        for cell in self.cells:
+            if not cell.reason:
+                for job in cell.jobs:
+                    for needed in job.with_starts():
+                        found.setdefault(needed.digest, needed)
+        return list(found.values())
 
 
 def certification_seed(spec: ExperimentSpec) -> int:
@@ -158,7 +152,7 @@ def _cell(
     return Cell(
         name=name or f"{label} · {_short(aggregation)} · {certifier}",
         ensemble=label,
-        jobs=_jobs(spec, label, spec.ensembles[label], dataset),
+        jobs=jobs_of(spec, label, dataset),
         aggregation=aggregation,
         certifier=method,
         threat=threat,
@@ -171,30 +165,3 @@ def _short(aggregation: Aggregation) -> str:
     default = type(aggregation)().identity()
     extra = [f"{key}={value}" for key, value in aggregation.identity().items() if value != default[key]]
     return f"{aggregation.name}({', '.join(extra)})" if extra else aggregation.name
-
-
-def _jobs(spec: ExperimentSpec, label: str, table: EnsembleTable, dataset: Dataset) -> tuple[TrainJob, ...]:
-    common = {
-        "schema": SCHEMA_VERSION,
-        "data": {"name": dataset.name, "train": dataset.train.digest},
-        "architecture": table.architecture,
-        "options": table.options,
-        "input_shape": list(dataset.input_shape),
-        "classes": dataset.classes,
-        "mean": list(dataset.mean),
-        "std": list(dataset.std),
-        "objective": table.objective.describe(),
-        "schedule": table.schedule.identity(),
-    }
-    if table.objective.joint:
-        recipe = {**common, "members": table.members, "seed": derive_seed(spec.seed, "joint")}
-        return (TrainJob(label, table.objective, table.schedule, recipe),)
-    return tuple(
-        TrainJob(
-            f"{label} member {number + 1} of {table.members}",
-            table.objective,
-            table.schedule,
-            {**common, "members": 1, "seed": derive_seed(spec.seed, "member", number)},
-        )
-        for number in range(table.members)
-    )

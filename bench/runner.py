@@ -13,15 +13,19 @@ import pandas as pd
 import torch
 
 from bench import provenance
+from bench.diagnostics import diagnostics_of, flat
+from bench.fitting import fitted, needs_fit
 from bench.keys import digest
-from bench.plan import Cell, Plan, TrainJob, certification_seed
+from bench.plan import Cell, Plan, certification_seed
 from bench.progress import Reporter
 from bench.rows import error_rows, rows_of
+from bench.selection import select
 from bench.store import Store, write_file
 from bench.training import members_for
 from certifiers import Certifier, Verdict
 from ensembles import Ensemble, shared_scores
 from ensembles.checkpoint import Checkpoint
+from ensembles.training import TrainingError
 from leaderboards.records import SCHEMA_VERSION, read_rows
 
 
@@ -64,6 +68,7 @@ class _Task:
     cell: Cell
     key: str
     key_fields: dict[str, Any]
+    trained: list[Checkpoint]
     ensemble: Ensemble
     certifier: Certifier
     pending: tuple[int, ...]
@@ -98,15 +103,41 @@ def run(plan: Plan, options: Options, reporter: Reporter) -> Outcome:
     torch.backends.cudnn.allow_tf32 = False
     store = Store(options.output)
     with store.locked():
-        trained = {job.digest: members_for(job, plan.dataset, store, options.device, reporter) for job in plan.jobs()}
-        used = provenance.collect(options.device)
-        tasks = _tasks(plan, store, trained, options, reporter)
-        once = list({task.key: task for task in tasks.values()}.values())
-        stored = sum(len(plan.images) - len(task.pending) for task in once)
-        computed = 0
-        for group in _groups(once):
-            computed += _certify(plan, store, group, options, reporter)
-        return _finish(plan, store, tasks, used, computed, stored)
+
+        def search(candidates: Plan) -> Path:
+            return _execute(candidates, store, options, reporter).manifest
+
+        return _execute(select(plan, search, store.root / "boards", reporter), store, options, reporter)
+
+
+def _execute(plan: Plan, store: Store, options: Options, reporter: Reporter) -> Outcome:
+    trained, failures = _train(plan, store, options, reporter)
+    used = provenance.collect(options.device)
+    tasks = _tasks(plan, store, trained, options, reporter)
+    once = list({task.key: task for task in tasks.values()}.values())
+    stored = sum(len(plan.images) - len(task.pending) for task in once)
+    computed = 0
+    for group in _groups(once):
+        computed += _certify(plan, store, group, options, reporter)
+    return _finish(plan, store, tasks, failures, used, computed, stored, options)
+
+
+def _train(
+    plan: Plan, store: Store, options: Options, reporter: Reporter
+) -> tuple[dict[str, Checkpoint], dict[str, str]]:
+    """The checkpoints of all jobs by digest, and why a training stopped where one did; the others go on."""
+    trained: dict[str, Checkpoint] = {}
+    failures: dict[str, str] = {}
+    for job in plan.jobs():
+        stopped = [failures[start.digest] for start in job.starts if start.digest in failures]
+        try:
+            if stopped:
+                raise TrainingError(f"its start could not be trained: {stopped[0]}")
+            trained[job.digest] = members_for(job, plan.dataset, store, options.device, reporter, trained)
+        except TrainingError as error:
+            failures[job.digest] = f"{job.label}: {error}"
+            reporter.warn(failures[job.digest])
+    return trained, failures
 
 
 def _tasks(
@@ -123,9 +154,11 @@ def _tasks(
     tasks: dict[str, _Task] = {}
     by_key: dict[str, _Task] = {}
     for cell in plan.cells:
-        if cell.reason:
+        if cell.reason or any(job.digest not in trained for job in cell.jobs):
             continue
-        fields = cell.key_fields([trained[job.digest].digest for job in cell.jobs], plan.spec, plan.images)
+        ensemble = Ensemble([member for job in cell.jobs for member in members[job.digest]])
+        combined = fitted(cell, ensemble, plan, options.device)
+        fields = cell.key_fields([trained[job.digest].digest for job in cell.jobs], plan.spec, plan.images, combined)
         key = digest(fields)
         if key in by_key:
             tasks[cell.name] = by_key[key]
@@ -136,9 +169,14 @@ def _tasks(
         pending = tuple(position for position, image in enumerate(plan.images.ids.tolist()) if image not in found)
         if pending:
             store.forget_failures(key)
-        ensemble = Ensemble([member for job in cell.jobs for member in members[job.digest]], cell.aggregation)
         by_key[key] = tasks[cell.name] = _Task(
-            cell, key, fields, ensemble, _with_batch_size(cell.certifier, options), pending
+            cell=cell,
+            key=key,
+            key_fields=fields,
+            trained=[trained[job.digest] for job in cell.jobs],
+            ensemble=ensemble.with_aggregation(combined),
+            certifier=_with_batch_size(cell.certifier, options),
+            pending=pending,
         )
     return tasks
 
@@ -245,14 +283,24 @@ def _answer(scores: torch.Tensor) -> int:
 
 
 def _finish(
-    plan: Plan, store: Store, tasks: Mapping[str, _Task], used: dict[str, Any], computed: int, stored: int
+    plan: Plan,
+    store: Store,
+    tasks: Mapping[str, _Task],
+    failures: Mapping[str, str],
+    used: dict[str, Any],
+    computed: int,
+    stored: int,
+    options: Options,
 ) -> Outcome:
     wanted = set(plan.images.ids.tolist())
     entries, statuses, reasons, timeouts = [], {}, {}, 0
     for cell in plan.cells:
         task = tasks.get(cell.name)
         status, reason, folder = "unsupported", cell.reason, None
-        if task is not None and task.unsupported:
+        stopped = [failures[job.digest] for job in cell.jobs if job.digest in failures]
+        if stopped and not reason:
+            status, reason = "failed", stopped[0]
+        elif task is not None and task.unsupported:
             reason = task.unsupported
         elif task is not None:
             rows = read_rows(store.cell(task.key))
@@ -268,7 +316,8 @@ def _finish(
             else:
                 status, reason = "complete", ""
         computed_with = _completed(plan, store, task, used) if task and status == "complete" else used
-        entries.append(_entry(plan, cell, task, status, reason, folder, computed_with))
+        diversity = _diagnostics(plan, store, task, options) if task and plan.spec.diagnostics else {}
+        entries.append(_entry(plan, cell, task, status, reason, folder, computed_with, diversity))
         statuses[cell.name], reasons[cell.name] = status, reason
     manifest = store.manifest(plan.name)
     store.write_json(
@@ -308,10 +357,33 @@ def _completed(plan: Plan, store: Store, task: _Task, used: dict[str, Any]) -> d
     return used
 
 
+def _diagnostics(plan: Plan, store: Store, task: _Task, options: Options) -> dict[str, Any]:
+    """What the members agree on; of one member alone there is nothing to say."""
+    if len(task.ensemble.members) < 2:
+        return {}
+    sigma = task.cell.jobs[0].objective.sigma
+    weights = [found.digest for found in task.trained]
+    seed = certification_seed(plan.spec)
+    return diagnostics_of(task.ensemble, weights, plan.images, sigma, seed, options.device, store)
+
+
 def _entry(
-    plan: Plan, cell: Cell, task: _Task | None, status: str, reason: str, folder: str | None, used: dict[str, Any]
+    plan: Plan,
+    cell: Cell,
+    task: _Task | None,
+    status: str,
+    reason: str,
+    folder: str | None,
+    used: dict[str, Any],
+    diversity: Mapping[str, Any],
 ) -> dict[str, Any]:
     """One entry of run.json: the fields of `leaderboards.records.Entry`, and where its rows are."""
+    headers = [found.header for found in task.trained] if task else []
+    accuracies = [accuracy for header in headers for accuracy in header["member_accuracies"]]
+    collapsed, counted = [], 0
+    for header in headers:
+        collapsed += [counted + number for number in header["collapsed"]]
+        counted += len(header["member_accuracies"])
     return {
         "name": cell.name,
         "dataset": plan.dataset.name,
@@ -331,13 +403,19 @@ def _entry(
         "schema": SCHEMA_VERSION,
         "parameters": cell.certifier.identity(),
         "provenance": used,
+        "warnings": [
+            f"member {number + 1} of {len(accuracies)} collapsed in training: noisy validation accuracy "
+            f"{accuracies[number]:.1%}"
+            for number in collapsed
+        ],
+        "diagnostics": flat(diversity),
         "details": {
             "aggregation": cell.aggregation.describe(),
+            **({"fitted": task.ensemble.aggregation.describe()} if task and needs_fit(cell) else {}),
             "certifier": cell.certifier.describe(),
-            "training": [_shown(job) for job in cell.jobs],
+            "member_validation_accuracies": accuracies,
+            "training_seconds": sum(header["training_seconds"] for header in headers),
+            "search": plan.searches.get(cell.ensemble),
+            "training": [{"label": job.label, **job.recipe} for job in cell.jobs],
         },
     }
-
-
-def _shown(job: TrainJob) -> dict[str, Any]:
-    return {"label": job.label, **job.recipe}

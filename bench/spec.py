@@ -1,6 +1,8 @@
 """Specs: what an experiment is, read from TOML and checked at the edge, with one sentence for each mistake."""
 
+import dataclasses
 import inspect
+import itertools
 import tomllib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -146,6 +148,39 @@ class EnsembleTable(_Table):
     members: Annotated[int, Field(ge=1)] = 1
     objective: Annotated[Objective, _built(_objective)]
     schedule: Annotated[Schedule, _built(_schedule)]
+    start: str | None = None
+    grid: dict[str, Annotated[tuple[Any, ...], BeforeValidator(_sole_or_list), Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
+
+    def candidates(self) -> list[tuple[dict[str, Any], "EnsembleTable"]]:
+        """The tables that the grid stands for, each with the values that make it; without a grid the table itself.
+
+        Raises:
+            ValueError: a key of the grid is not `objective.FIELD` or `schedule.FIELD`, or a value is not allowed.
+        """
+        tables = []
+        for values in itertools.product(*self.grid.values()):
+            chosen = dict(zip(self.grid, values, strict=True))
+            parts: dict[str, Any] = {"objective": self.objective, "schedule": self.schedule}
+            for key, value in chosen.items():
+                part, _, name = key.partition(".")
+                if part not in parts:
+                    raise ValueError(f"grid: unknown key {key!r}. Write objective.FIELD or schedule.FIELD.")
+                fields = [item.name for item in dataclasses.fields(parts[part])]
+                if name not in fields:
+                    raise ValueError(
+                        f"grid: unknown field {name!r} of the {part}. {did_you_mean(name, fields)}"
+                        f"Allowed: {', '.join(fields)}."
+                    )
+                parts[part] = dataclasses.replace(parts[part], **{name: value})
+            tables.append((chosen, self.model_copy(update={**parts, "grid": {}})))
+        return tables
+
+    @model_validator(mode="after")
+    def _check_grid(self) -> Self:
+        self.candidates()
+        return self
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
@@ -159,6 +194,20 @@ class EnsembleTable(_Table):
                     f"Allowed: {', '.join(known) or 'none'}."
                 )
         return self
+
+
+class SelectionTable(_Table):
+    """`[selection]`: how candidates of a grid are scored, on validation images.
+
+    The score is the mean certified accuracy over the radii of the spec, of the candidate under `aggregation`,
+    certified by `certifier` on `images` images of the validation split, spread evenly. Ties go to the first.
+    """
+
+    certifier: str
+    aggregation: Annotated[Aggregation, _built(_aggregation)] = Field(
+        default_factory=lambda: aggregation.create("weighted-average")
+    )
+    images: Annotated[int, Field(ge=1)] = 100
 
 
 class EntryTable(_Table):
@@ -186,6 +235,8 @@ class ExperimentSpec(_Table):
     ensembles: Annotated[dict[str, EnsembleTable], Field(min_length=1)]
     certifiers: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     entries: Annotated[tuple[EntryTable, ...], BeforeValidator(_sole_or_list), Field(min_length=1)]
+    selection: SelectionTable | None = None
+    diagnostics: bool = False
 
     def certifier(self, label: str) -> Certifier:
         """The certifier of a table `[certifiers.LABEL]`; its `method` is the label where it is not given."""
@@ -199,6 +250,13 @@ class ExperimentSpec(_Table):
                 self.certifier(label)
             except (RegistryError, ValueError) as error:
                 raise ValueError(f"[certifiers.{label}] {error}") from None
+        self._check_starts()
+        if self.selection is not None and self.selection.certifier not in self.certifiers:
+            raise ValueError(
+                f"[selection] unknown certifier {self.selection.certifier!r}. "
+                f"{did_you_mean(self.selection.certifier, self.certifiers)}Defined in this spec: "
+                f"{', '.join(self.certifiers)}."
+            )
         for number, entry in enumerate(self.entries, start=1):
             for kind, used, known in (
                 ("ensemble", entry.ensemble, self.ensembles),
@@ -220,6 +278,37 @@ class ExperimentSpec(_Table):
                     except ValueError as error:
                         raise ValueError(f"entry {number}, ensemble {label!r}: {error}") from None
         return self
+
+    def _check_starts(self) -> None:
+        for label, table in self.ensembles.items():
+            if table.grid and self.selection is None:
+                raise ValueError(
+                    f"[ensembles.{label}] has a grid, but nothing says how to choose. Add a [selection] table with "
+                    "certifier = ..."
+                )
+            if table.objective.pairwise and table.members < 2:
+                raise ValueError(
+                    f"[ensembles.{label}] the objective {table.objective.name!r} compares members with each other and "
+                    f"needs at least two, got members = {table.members}."
+                )
+            seen = [label]
+            while table.start is not None:
+                if table.start not in self.ensembles:
+                    raise ValueError(
+                        f"[ensembles.{seen[-1]}] unknown start {table.start!r}. "
+                        f"{did_you_mean(table.start, self.ensembles)}Defined in this spec: {', '.join(self.ensembles)}."
+                    )
+                if table.start in seen:
+                    raise ValueError(f"[ensembles.{label}] starts from itself: {' -> '.join([*seen, table.start])}.")
+                start = self.ensembles[table.start]
+                same = ("architecture", "options", "members")
+                if any(getattr(start, name) != getattr(table, name) for name in same) or start.grid:
+                    raise ValueError(
+                        f"[ensembles.{seen[-1]}] cannot start from {table.start!r}: architecture, options and "
+                        "members must be the same, and the start must not have a grid."
+                    )
+                seen.append(table.start)
+                table = start
 
 
 def packaged_specs() -> dict[str, Path]:

@@ -1,17 +1,22 @@
 """Trained members: loaded where they are stored, trained and stored where they are not."""
 
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from bench.datasets import Dataset
-from bench.plan import TrainJob
+from bench.jobs import TrainJob
 from bench.progress import Reporter
 from bench.store import Store, write_file
 from ensembles import Ensemble, architectures, checkpoint, derive_seed
+from ensembles.architectures import Classifier
 from ensembles.checkpoint import Checkpoint, CheckpointError
 from ensembles.registry import RegistryError
-from ensembles.training import EpochReport, train
+from ensembles.training import EpochReport, ResumeError, TrainingState, train
 
 
 def stored_members(job: TrainJob, path: Path) -> Checkpoint:
@@ -31,17 +36,83 @@ def stored_members(job: TrainJob, path: Path) -> Checkpoint:
     return stored
 
 
-def members_for(job: TrainJob, dataset: Dataset, store: Store, device: str, reporter: Reporter) -> Checkpoint:
-    """The members of a job, in eval mode, on the CPU.
+def members_for(
+    job: TrainJob,
+    dataset: Dataset,
+    store: Store,
+    device: str,
+    reporter: Reporter,
+    trained: Mapping[str, Checkpoint] = MappingProxyType({}),
+) -> Checkpoint:
+    """The members of a job, in eval mode, on the CPU; an interrupted training is continued after its last epoch.
+
+    `trained` holds the checkpoints of the jobs that this one starts from, by digest. Beside the checkpoint a log
+    is kept, one JSON object an epoch: `EpochReport`.
 
     Raises:
-        TrainingError: a loss was not finite.
+        TrainingError: a loss or a gradient was not finite.
         CheckpointError: a stored checkpoint was altered; it is refused, not replaced.
         StoreError: the checkpoint cannot be written.
     """
     path = store.checkpoint(job.digest)
     if path.is_file():
         return stored_members(job, path)
+    recipe = job.recipe
+    members = _fresh_members(job, trained)
+    ensemble = Ensemble(members).to(torch.device(device))
+    log, unfinished = path.with_suffix(".log.jsonl"), path.with_suffix(".training")
+    resumed = _resumable(unfinished, job, reporter)
+    reports = list(resumed.reports) if resumed else []
+    with reporter.task(f"train {job.label}", job.schedule.epochs) as task:
+        if resumed:
+            task.advance(len(reports), "resumed")
+
+        def report(epoch: EpochReport) -> None:
+            reports.append(epoch)
+            task.advance(1, f"loss {epoch.loss:.4f}, noisy validation accuracy {epoch.validation_accuracy:.1%}")
+            for number in epoch.collapsed:
+                reporter.warn(
+                    f"{job.label}: member {number + 1} of {len(members)} has collapsed at epoch {epoch.epoch}: noisy "
+                    f"validation accuracy {epoch.member_accuracies[number]:.1%}"
+                )
+
+        def keep(state: TrainingState) -> None:
+            write_file(unfinished, state.to_bytes())
+            write_file(log, _log_lines(reports))
+
+        train(
+            ensemble,
+            job.objective,
+            job.schedule,
+            dataset.train,
+            dataset.validation,
+            recipe["seed"],
+            report,
+            resume_from=resumed,
+            on_state=keep,
+        )
+    last = reports[-1]
+    header = {
+        "architecture": recipe["architecture"],
+        "input_shape": recipe["input_shape"],
+        "classes": recipe["classes"],
+        "options": recipe["options"],
+        "recipe": recipe,
+        "recipe_digest": job.digest,
+        "validation_accuracy": last.validation_accuracy,
+        "member_accuracies": list(last.member_accuracies),
+        "collapsed": list(last.collapsed),
+        "training_seconds": last.seconds,
+    }
+    ensemble.to("cpu")
+    write_file(log, _log_lines(reports))
+    write_file(path, checkpoint.serialize(members, header))
+    unfinished.unlink(missing_ok=True)
+    return checkpoint.load(path)
+
+
+def _fresh_members(job: TrainJob, trained: Mapping[str, Checkpoint]) -> list[Classifier]:
+    """New members, or copies of those that the job starts from."""
     recipe = job.recipe
     members = [
         architectures.create(
@@ -55,24 +126,24 @@ def members_for(job: TrainJob, dataset: Dataset, store: Store, device: str, repo
         )
         for number in range(recipe["members"])
     ]
-    ensemble = Ensemble(members).to(torch.device(device))
-    with reporter.task(f"train {job.label}", job.schedule.epochs) as task:
+    lent = [member for start in job.starts for member in trained[start.digest].members]
+    for member, start in zip(members, lent[job.first_start :], strict=False):
+        member.load_state_dict(start.state_dict())
+    return members
 
-        def report(epoch: EpochReport) -> None:
-            task.advance(1, f"loss {epoch.loss:.4f}, noisy validation accuracy {epoch.validation_accuracy:.1%}")
 
-        history = train(
-            ensemble, job.objective, job.schedule, dataset.train, dataset.validation, recipe["seed"], report
-        )
-    header = {
-        "architecture": recipe["architecture"],
-        "input_shape": recipe["input_shape"],
-        "classes": recipe["classes"],
-        "options": recipe["options"],
-        "recipe": recipe,
-        "recipe_digest": job.digest,
-        "validation_accuracy": history[-1].validation_accuracy,
-    }
-    ensemble.to("cpu")
-    write_file(path, checkpoint.serialize(members, header))
-    return checkpoint.load(path)
+def _resumable(path: Path, job: TrainJob, reporter: Reporter) -> TrainingState | None:
+    if not path.is_file():
+        return None
+    try:
+        state = TrainingState.from_bytes(path.read_bytes())
+    except ResumeError as error:
+        reporter.warn(f"{path}: {error} Set aside; {job.label} is trained from the start.")
+        path.rename(path.with_name(f"{path.name}.corrupt"))
+        return None
+    reporter.note(f"{job.label}: resumes after epoch {len(state.reports)} of {job.schedule.epochs}")
+    return state
+
+
+def _log_lines(reports: Sequence[EpochReport]) -> bytes:
+    return "".join(json.dumps(dataclasses.asdict(report)) + "\n" for report in reports).encode()

@@ -13,6 +13,7 @@ from ensembles.ensemble import Ensemble, members_of, shared_scores
 from ensembles.parameters import ParameterError, Parameters
 from ensembles.registry import Registry, RegistryError, UnknownNameError
 from ensembles.seeds import derive_seed, seeded_generator
+from ensembles.sween import Sween
 
 __all__ = [
     "Aggregation",
@@ -23,6 +24,7 @@ __all__ = [
     "Registry",
     "RegistryError",
     "Single",
+    "Sween",
     "UnknownNameError",
     "WeightedAverage",
     "aggregation",

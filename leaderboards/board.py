@@ -73,6 +73,15 @@ class Board:
         """The lines without numbers."""
         return tuple(line for line in self.lines if line.scores is None)
 
+    @property
+    def diagnosed(self) -> dict[str, Entry]:
+        """An entry of each ensemble that has diagnostics, by the ensemble's name, best first."""
+        found: dict[str, Entry] = {}
+        for line in self.lines:
+            if line.entry.diagnostics:
+                found.setdefault(line.entry.ensemble, line.entry)
+        return found
+
     def table(self) -> pd.DataFrame:
         """One row an entry, in the order of the board.
 
@@ -100,8 +109,15 @@ class Board:
         cells["bound_passes_per_image"] = scores.bound_passes if scores else nan
         cells["seconds_per_image"] = scores.seconds if scores else nan
         cells["expected_false_certificates"] = scores.expected_false_certificates if scores else nan
+        cells |= {f"diagnostic_{name}": value for name, value in entry.diagnostics.items()}
         cells["errors"] = int((entry.rows["verdict"] == "ERROR").sum())
-        return cells | {"images": entry.images, "status": entry.status, "reason": entry.reason, "key": entry.key}
+        return cells | {
+            "images": entry.images,
+            "status": entry.status,
+            "reason": entry.reason,
+            "warnings": "; ".join(entry.warnings),
+            "key": entry.key,
+        }
 
 
 def build_board(run: Run) -> Board:

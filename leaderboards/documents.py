@@ -55,6 +55,8 @@ def _entry(board: Board, line: Line) -> dict[str, Any]:
         "rows": len(entry.rows),
         "errors": int((entry.rows["verdict"] == "ERROR").sum()),
         "scores": _scores(board, line),
+        "warnings": list(entry.warnings),
+        "diagnostics": entry.diagnostics,
         "parameters": entry.parameters,
         "details": entry.details,
         "provenance": entry.provenance,

@@ -16,9 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from leaderboards import escaping, numerals
 from leaderboards.board import Board
-from leaderboards.plots import DARK, LIGHT, curves_svg
+from leaderboards.plots import DARK, LIGHT, curves_svg, drawn_lines
 from leaderboards.radii import format_radius
 from leaderboards.tables import reading_guide
+from leaderboards.training import diagnostic_names, searches
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -49,6 +50,9 @@ def html_page(board: Board) -> str:
         script=script,
         script_digest=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         bundle=b64encode(Path(itables.options.dt_bundle).read_bytes()).decode(),
+        drawn=len(drawn_lines(board)),
+        diagnostics=diagnostic_names(board),
+        searches=searches(board),
         curves_light=_data_address(curves_svg(board, LIGHT)),
         curves_dark=_data_address(curves_svg(board, DARK)),
         nothing=numerals.NOTHING,

@@ -15,13 +15,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from leaderboards.board import Board
+from leaderboards.board import Board, Line
 from leaderboards.escaping import shortened, visible
 from leaderboards.metrics import certified_curve
 
 # With six colours: no two of thirty lines look alike.
 _STYLES: tuple[object, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1, 1, 1, 1, 1)))
 _MOST_STEPS = 400
+#: More lines cannot be told apart.
+MOST_CURVES = 12
 _NORMS = {"l1": "l1", "l2": "l2", "linf": "l∞"}
 
 
@@ -52,8 +54,22 @@ DARK = Theme(
 )
 
 
+def drawn_lines(board: Board) -> tuple[Line, ...]:
+    """The lines that get a curve: all ranked ones, or where those are too many the best of each ensemble.
+
+    Of more than `MOST_CURVES` the first are drawn, in the order of the ranks.
+    """
+    lines = board.ranked
+    if len(lines) > MOST_CURVES:
+        best: dict[str, Line] = {}
+        for line in lines:
+            best.setdefault(line.entry.ensemble, line)
+        lines = tuple(best.values())
+    return lines[:MOST_CURVES]
+
+
 def curves_svg(board: Board, theme: Theme = LIGHT) -> str:
-    """The curves of all ranked entries as SVG; equal boards give equal bytes.
+    """The curves of `drawn_lines` as SVG; equal boards give equal bytes.
 
     A step curve an entry with its 95 % interval as a band, in the order of the ranks. Text stays text.
     """
@@ -72,7 +88,8 @@ def curves_png(board: Board, theme: Theme = LIGHT) -> bytes:
 
 
 def _figure(board: Board, theme: Theme) -> Figure:
-    names = [shortened(visible(line.entry.name), 72) for line in board.ranked]
+    lines = drawn_lines(board)
+    names = [shortened(visible(line.entry.name), 72) for line in lines]
     columns = 2 if len(names) > 3 and max(map(len, names)) <= 40 else 1
     legend_rows = -(-len(names) // columns)
     figure = Figure(figsize=(8.0, 4.4 + 0.21 * legend_rows), facecolor=theme.paper, layout="constrained")
@@ -80,7 +97,7 @@ def _figure(board: Board, theme: Theme) -> Figure:
     axes = figure.add_subplot()
     _dress(axes, board, theme)
     looks = zip(cycle(theme.lines), cycle(_STYLES), strict=False)
-    curves = [(line.entry.rows, line.scores.curve.radius) for line in board.ranked if line.scores]
+    curves = [(line.entry.rows, line.scores.curve.radius) for line in lines if line.scores]
     end = 1.03 * max(float(board.radii[-1]), *(float(radii[-1]) for _, radii in curves), 0.0) or 1.0
     handles = []
     for (rows, radii), (color, style) in zip(curves, looks, strict=False):

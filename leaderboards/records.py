@@ -89,6 +89,8 @@ class Entry:
     schema: int = SCHEMA_VERSION
     parameters: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -213,4 +215,5 @@ def _read_entry(root: Path, item: Mapping[str, Any]) -> Entry:
     positions = {image: position for position, image in enumerate(image_ids)}
     rows = rows[rows["image_id"].isin(positions)]
     order = rows["image_id"].map(positions).argsort(kind="stable")
-    return Entry(rows=rows.iloc[order].reset_index(drop=True), **fields)
+    warnings = tuple(fields.pop("warnings", ()))
+    return Entry(rows=rows.iloc[order].reset_index(drop=True), warnings=warnings, **fields)

@@ -4,6 +4,7 @@ from leaderboards import escaping, numerals
 from leaderboards.board import Board, Line
 from leaderboards.radii import format_radius
 from leaderboards.scores import Scores
+from leaderboards.training import diagnostic_names, searches
 
 
 def markdown_page(board: Board) -> str:
@@ -26,7 +27,7 @@ def markdown_page(board: Board) -> str:
     rows = [
         [
             str(line.rank),
-            text(line.entry.name),
+            text(line.entry.name) + ("".join(f" (**{text(warning)}**)" for warning in line.entry.warnings)),
             text(line.entry.certifier),
             text(line.entry.guarantee),
             *_numbers(line.scores),
@@ -41,6 +42,7 @@ def markdown_page(board: Board) -> str:
     blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in table) if rows else "No entry is complete.")
     if board.unranked:
         blocks += ["## Without numbers", "\n".join(f"- {_without(line)}" for line in board.unranked)]
+    blocks += _training_blocks(board)
     blocks += ["## How to read it", "\n".join(f"- {text(sentence)}" for sentence in reading_guide(board))]
     if board.spec_text.strip():
         blocks += [
@@ -49,6 +51,26 @@ def markdown_page(board: Board) -> str:
             escaping.markdown_fence(board.spec_text, "toml"),
         ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _training_blocks(board: Board) -> list[str]:
+    """Diagnostics of the ensembles and searches of hyper-parameters, where the run has any."""
+    text, blocks = escaping.markdown, []
+    names = diagnostic_names(board)
+    if names:
+        rows = [["ensemble", *(text(name.replace("_", " ")) for name in names)], [":--", *["--:"] * len(names)]]
+        for ensemble, entry in board.diagnosed.items():
+            numbers = (entry.diagnostics.get(name) for name in names)
+            rows.append([text(ensemble), *("" if item is None else numerals.quantity(item) for item in numbers)])
+        blocks += ["## Diagnostics", "\n".join(f"| {' | '.join(cells)} |" for cells in rows)]
+    for ensemble, search in searches(board).items():
+        rows = [["candidate", "mean certified accuracy (%)"], [":--", "--:"]]
+        for candidate in search["candidates"]:
+            score = candidate["score"]
+            rows.append([text(candidate["name"]), numerals.NOTHING if score is None else numerals.percent(score)])
+        heading = f"## Hyper-parameters of {text(ensemble)}, chosen on {search['images']} validation images"
+        blocks += [heading, "\n".join(f"| {' | '.join(cells)} |" for cells in rows)]
+    return blocks
 
 
 def latex_table(board: Board) -> str:

@@ -381,7 +381,7 @@ def test_a_disk_that_fills_up_while_training_stores_no_half_member(
     with largest_file(1000):
         result = certbench("run", tmp_path / "tiny.toml", "--output", tmp_path / "results")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert ".safetensors: no space is left on the disk. Free some space" in result.stderr
+    assert ".training: no space is left on the disk. Free some space" in result.stderr
     assert [path.name for path in (tmp_path / "results").rglob("*") if path.is_file()] == [".lock"]
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,12 @@ def test_a_training_that_diverges_is_exit_3(
 ) -> None:
     (tmp_path / "tiny.toml").write_text(edited(('"adam"', '"sgd"'), ("0.005", "1e30")))
     result = certbench("run", tmp_path / "tiny.toml", "--output", tmp_path / "results")
-    assert (result.exit_code, result.stdout) == (3, "")
-    assert "error: Training with 'gaussian' stopped: " in result.stderr
+    assert result.exit_code == 3
+    assert "warning: three member 1 of 3: Training with 'gaussian' stopped: " in result.stderr
+    # The board says so too, and has no number of it.
+    board = json.loads((tmp_path / "results" / "boards" / "tiny" / "board.json").read_text())
+    assert {(entry["status"], entry["scores"]) for entry in board["entries"]} == {("failed", None)}
+    assert all("stopped: the term" in entry["reason"] or "gradient" in entry["reason"] for entry in board["entries"])
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")  # widths that damage made zero
