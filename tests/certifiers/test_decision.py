@@ -58,14 +58,15 @@ def below(thresholds: list[float]) -> Callable[[int, float], bool]:
     return lambda row, radius: radius <= thresholds[row]
 
 
-def images(count: int) -> Tensor:
-    return torch.zeros(count, 1, 2, 2)
+def images(count: int, inputs: int = 4) -> Tensor:
+    return torch.zeros(count, 1, inputs)
 
 
 def certify(proves: Callable[[int, float], bool], count: int, **options: Any) -> tuple[Certificates, list[list[float]]]:
     steps = {"bisection_steps": options.pop("steps")} if "steps" in options else {}
     oracle = Oracle(proves=proves, **{key: options.pop(key) for key in ("good", "bad") if key in options}, **steps)
-    return oracle.certify(Sure(), images(count), options.pop("threat", L2), **options), oracle.asked
+    x = images(count, options.pop("inputs", 4))
+    return oracle.certify(Sure(), x, options.pop("threat", L2), **options), oracle.asked
 
 
 GRID = st.lists(st.floats(2.0**-20, 1e6), min_size=1, max_size=20, unique=True).map(sorted)
@@ -203,11 +204,13 @@ def test_images_that_are_done_are_not_asked_for_nor_charged() -> None:
 # Bisection.
 
 
-@given(thresholds=st.lists(st.floats(0, 3), min_size=1, max_size=4), steps=st.integers(1, 24))
+@given(thresholds=st.lists(st.floats(0, 3), min_size=1, max_size=4), steps=st.integers(1, 24), inputs=st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
-def test_bisection_ends_within_its_tolerance_below_the_threshold(thresholds: list[float], steps: int) -> None:
-    found, asked = certify(below(thresholds), len(thresholds), steps=steps)
-    limit = 2.0  # the diagonal of [0, 1]^4
+def test_bisection_ends_within_its_tolerance_below_the_threshold(
+    thresholds: list[float], steps: int, inputs: int
+) -> None:
+    found, asked = certify(below(thresholds), len(thresholds), steps=steps, inputs=inputs)
+    limit = math.sqrt(inputs)  # the diagonal of [0, 1]^inputs
     assert len(asked) == steps
     assert found.cost.bound_passes.tolist() == [steps] * len(thresholds)
     for row, threshold in enumerate(thresholds):
@@ -216,7 +219,7 @@ def test_bisection_ends_within_its_tolerance_below_the_threshold(thresholds: lis
         assert truth - radius <= limit / 2**steps + truth * 2**-23
     for tried in {radius for call in asked for radius in call}:
         assert float(np.float32(tried)) == tried
-        assert 0 < tried <= limit
+        assert 0 < tried <= limit * (1 + 2**-23)
 
 
 @pytest.mark.parametrize(("norm", "limit"), [("l1", 4.0), ("l2", 2.0), ("linf", 1.0)])

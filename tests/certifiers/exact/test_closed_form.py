@@ -489,7 +489,7 @@ def test_margins_are_the_least_over_the_ball(norm: Norm) -> None:
             Norm.LINF: slope.sign(),
         }[norm]
         scores = model(x + 0.25 * worst)[0]
-        truth = float(scores[prediction[0]] - scores[other])
+        truth = float((scores[prediction[0]] - scores[other]).detach())
         assert float(margins[other]) == pytest.approx(truth, abs=1e-12)
 
 

@@ -16,7 +16,7 @@ from ensembles import Ensemble, architectures, weights_digest
 from ensembles.architectures import Classifier, Normalize
 from ensembles.training import EpochReport, ResumeError, Schedule, TrainingState, create, train
 
-SGD = Schedule(epochs=4, batch_size=8, learning_rate=0.05, momentum=0.9, weight_decay=1e-3, decay_every=3)
+SGD = Schedule(epochs=4, batch_size=8, learning_rate=0.05, momentum=0.9, weight_decay=1e-3, decay_every=2)
 ADAM = Schedule(epochs=4, batch_size=8, optimizer="adam", learning_rate=0.01, weight_decay=1e-3)
 
 
@@ -261,7 +261,7 @@ def test_the_state_of_another_optimizer_is_refused(literal: Any, stored: Schedul
 
 
 def test_a_learning_rate_that_decayed_is_not_another_optimizer(literal: Any) -> None:
-    # After epoch 3 the rate of SGD above has dropped; the schedule says what it is, not the state.
+    # From epoch 3 on the rate of SGD above has dropped; the schedule says what it is, not the state.
     state, images, ensemble = states_of(literal)[2], literal.Images(), mlps()
     reports = train(ensemble, create("gaussian", sigma=0.5), SGD, images, images, seed=9, resume_from=state)
     assert len(reports) == 4
