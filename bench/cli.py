@@ -1,6 +1,7 @@
 """The command line. Data goes to stdout, progress and messages to stderr."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -30,6 +31,9 @@ _stderr = Console(stderr=True)
 
 def main() -> None:
     """The entry point of `certbench`."""
+    # Before torch is loaded: threads that wait for each other should sleep soon. On cores that others use too,
+    # PyTorch's default of spinning made training ten times slower; it cannot change a number.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     app()
 
 
@@ -79,8 +83,10 @@ def _run(
     from bench.progress import reporter_for
     from bench.runner import Options, check_device
     from bench.runner import run as execute
+    from bench.selection import SelectionError
     from bench.spec import find_spec, read_spec
     from bench.store import StoreError
+    from certifiers import ClassifierChangedError
     from ensembles.checkpoint import CheckpointError
     from ensembles.registry import RegistryError
     from ensembles.training import TrainingError
@@ -100,7 +106,10 @@ def _run(
                 typer.echo(line)
             return
         outcome = execute(plan, options, reporter)
-    except (TrainingError, CheckpointError, StoreError, StoredDataError, datasets.DataError) as error:
+    except (
+        *(TrainingError, SelectionError, CheckpointError, StoreError, StoredDataError),
+        *(BoardError, datasets.DataError, ClassifierChangedError),
+    ) as error:
         _stop(UNFINISHED, error)
     reporter.note(f"{outcome.computed} rows computed, {outcome.stored} were stored.")
     for name, reason in outcome.reasons.items():

@@ -38,6 +38,8 @@ def describe_plan(plan: Plan, options: Options) -> list[str]:
     for cell in plan.cells:
         if cell.reason:
             state = f"unsupported: {cell.reason}"
+        elif plan.spec.ensembles[cell.ensemble].grid:
+            state = f"to certify: {len(images)} images, after the choice of its hyper-parameters"
         elif needs_fit(cell):
             state = f"to certify: {len(images)} images, after its weights are fitted"
         elif any(job.digest not in weights for job in cell.jobs):

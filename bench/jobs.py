@@ -53,7 +53,7 @@ def jobs_of(spec: ExperimentSpec, label: str, dataset: Dataset) -> tuple[TrainJo
         "classes": dataset.classes,
         "mean": list(dataset.mean),
         "std": list(dataset.std),
-        "objective": table.objective.describe(),
+        "objective": {**table.objective.describe(), "version": table.objective.version},
         "schedule": table.schedule.identity(),
     }
     if starts:

@@ -36,7 +36,10 @@ class Cell:
         return {
             "schema": SCHEMA_VERSION,
             "weights": list(weights),
-            "aggregation": (combined or self.aggregation).describe(),
+            "aggregation": {
+                **(combined or self.aggregation).describe(),
+                "version": (combined or self.aggregation).version,
+            },
             "data": images.digest,
             "image_ids": [int(image) for image in images.ids],
             "threat": {"norm": self.threat.norm.value},

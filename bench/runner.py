@@ -13,20 +13,21 @@ import pandas as pd
 import torch
 
 from bench import provenance
+from bench.datasets import DataError
 from bench.diagnostics import diagnostics_of, flat
 from bench.fitting import fitted, needs_fit
-from bench.keys import digest
+from bench.keys import canonical_json, digest
 from bench.plan import Cell, Plan, certification_seed
 from bench.progress import Reporter
 from bench.rows import error_rows, rows_of
 from bench.selection import select
-from bench.store import Store, write_file
+from bench.store import Store, StoreError, write_file
 from bench.training import members_for
-from certifiers import Certifier, Verdict
+from certifiers import Certifier, ClassifierChangedError, Verdict
 from ensembles import Ensemble, shared_scores
-from ensembles.checkpoint import Checkpoint
+from ensembles.checkpoint import Checkpoint, CheckpointError
 from ensembles.training import TrainingError
-from leaderboards.records import SCHEMA_VERSION, read_rows
+from leaderboards.records import FAILURES, SCHEMA_VERSION, read_rows
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _execute(plan: Plan, store: Store, options: Options, reporter: Reporter) -> 
     computed = 0
     for group in _groups(once):
         computed += _certify(plan, store, group, options, reporter)
-    return _finish(plan, store, tasks, failures, used, computed, stored, options)
+    return _finish(plan, store, tasks, failures, used, computed, stored, options, reporter)
 
 
 def _train(
@@ -134,8 +135,11 @@ def _train(
             if stopped:
                 raise TrainingError(f"its start could not be trained: {stopped[0]}")
             trained[job.digest] = members_for(job, plan.dataset, store, options.device, reporter, trained)
-        except TrainingError as error:
-            failures[job.digest] = f"{job.label}: {error}"
+        except (StoreError, CheckpointError, DataError):
+            raise
+        except (RuntimeError, ValueError) as error:
+            kind = "" if isinstance(error, TrainingError) else f"{type(error).__name__}: "
+            failures[job.digest] = f"{job.label}: {kind}{error}"
             reporter.warn(failures[job.digest])
     return trained, failures
 
@@ -196,7 +200,8 @@ def _groups(tasks: Sequence[_Task]) -> list[list[_Task]]:
     for task in tasks:
         if task.pending:
             jobs = tuple(job.digest for job in task.cell.jobs)
-            groups.setdefault((jobs, task.certifier, task.cell.threat, task.pending), []).append(task)
+            same = canonical_json(task.certifier.describe()), repr(task.certifier)
+            groups.setdefault((jobs, same, task.cell.threat, task.pending), []).append(task)
     return list(groups.values())
 
 
@@ -222,7 +227,7 @@ def _certify(plan: Plan, store: Store, group: list[_Task], options: Options, rep
 
 
 def _failed(row: pd.DataFrame) -> bool:
-    return bool(row["verdict"].iloc[0] == Verdict.ERROR.name)
+    return str(row["verdict"].iloc[0]) in FAILURES
 
 
 def _block(
@@ -264,6 +269,9 @@ def _image(
         rows = [
             rows_of([identity], [label], [_answer(own)], found) for own, found in zip(scores, certificates, strict=True)
         ]
+    except ClassifierChangedError:
+        # Members are shared by the entries of a run: whatever came next would be about other weights.
+        raise
     except Exception as error:
         if len(tasks) > 1:
             return [_image(plan, [task], image, position, reporter)[0] for task in tasks]
@@ -273,7 +281,7 @@ def _image(
         tasks[0].errors.append(reason)
         return [error_rows([identity], [label], reason)]
     for task, row in zip(tasks, rows, strict=True):
-        if _failed(row):
+        if row["verdict"].iloc[0] == Verdict.ERROR.name:
             task.errors.append(str(row["reason"].iloc[0]))
     return rows
 
@@ -291,6 +299,7 @@ def _finish(
     computed: int,
     stored: int,
     options: Options,
+    reporter: Reporter,
 ) -> Outcome:
     wanted = set(plan.images.ids.tolist())
     entries, statuses, reasons, timeouts = [], {}, {}, 0
@@ -316,7 +325,12 @@ def _finish(
             else:
                 status, reason = "complete", ""
         computed_with = _completed(plan, store, task, used) if task and status == "complete" else used
-        diversity = _diagnostics(plan, store, task, options) if task and plan.spec.diagnostics else {}
+        diversity: dict[str, Any] = {}
+        if task and plan.spec.diagnostics:
+            try:
+                diversity = _diagnostics(plan, store, task, options)
+            except ValueError as error:
+                reporter.warn(f"{cell.name}: no diagnostics: {error}")
         entries.append(_entry(plan, cell, task, status, reason, folder, computed_with, diversity))
         statuses[cell.name], reasons[cell.name] = status, reason
     manifest = store.manifest(plan.name)

@@ -1,12 +1,14 @@
 """Hyper-parameters chosen on the validation split: candidates are a run of their own, with a board of their own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.plan import Plan, make_plan
 from bench.progress import Reporter
 from bench.spec import EntryTable, ExperimentSpec
+from bench.store import StoreError
 from leaderboards import build_board, publish, read_run
 
 #: Executes a plan and returns the manifest of its run.
@@ -32,7 +34,12 @@ def select(plan: Plan, execute: Execute, boards: Path, reporter: Reporter) -> Pl
             continue
         search = _search_plan(plan, label)
         board = build_board(read_run(execute(search)))
-        publish(board, boards / search.name)
+        try:
+            publish(board, boards / search.name)
+        except OSError as error:
+            raise StoreError(
+                f"Cannot write the board of {search.name}: {error}. Free some space and run again."
+            ) from error
         if not board.ranked:
             raise SelectionError(f"ensembles.{label}: no candidate could be scored: {board.unranked[0].entry.reason}")
         best = board.ranked[0].entry.name
@@ -68,20 +75,17 @@ def _search_plan(plan: Plan, label: str) -> Plan:
         )
         for name in names
     )
-    validation = len(plan.dataset.validation)
-    every = max(1, validation // selection.images)
     update: dict[str, Any] = {
         "name": f"{plan.name}-selection-{label}",
         "title": f"{spec.title or spec.name}: hyper-parameters of {label}, chosen on validation images",
         "description": "Candidates of a grid. The first of this board is used; no test image took part.",
-        "data": spec.data.model_copy(
-            update={"split": "validation", "every": every, "offset": 0, "limit": selection.images}
-        ),
+        "data": spec.data.model_copy(update={"split": "validation", "every": 1, "offset": 0, "limit": None}),
         "ensembles": {**spec.ensembles, **candidates},
         "entries": entries,
         "diagnostics": False,
     }
-    return make_plan(spec.model_copy(update=update), plan.spec_text, plan.dataset)
+    search = make_plan(spec.model_copy(update=update), plan.spec_text, plan.dataset)
+    return replace(search, images=search.images.spread(min(selection.images, len(search.images))))
 
 
 def _candidate_names(spec: ExperimentSpec, label: str) -> list[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import itertools
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -15,7 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from bench import datasets
 from certifiers import Certifier, Norm
 from certifiers import from_mapping as certifier_from_mapping
-from ensembles import Aggregation, aggregation, architectures
+from ensembles import Aggregation, Sween, aggregation, architectures
 from ensembles.registry import RegistryError, did_you_mean
 from ensembles.training import Objective, Schedule
 from ensembles.training import from_mapping as objective_from_mapping
@@ -168,6 +169,8 @@ class EnsembleTable(_Table):
                 if part not in parts:
                     raise ValueError(f"grid: unknown key {key!r}. Write objective.FIELD or schedule.FIELD.")
                 fields = [item.name for item in dataclasses.fields(parts[part])]
+                if len(set(map(repr, self.grid[key]))) != len(self.grid[key]):
+                    raise ValueError(f"grid: {key} repeats a value, got {list(self.grid[key])}.")
                 if name not in fields:
                     raise ValueError(
                         f"grid: unknown field {name!r} of the {part}. {did_you_mean(name, fields)}"
@@ -280,7 +283,17 @@ class ExperimentSpec(_Table):
         return self
 
     def _check_starts(self) -> None:
+        fitted = any(isinstance(combined, Sween) for entry in self.entries for combined in entry.aggregation)
+        if self.data.split == "validation" and (fitted or any(table.grid for table in self.ensembles.values())):
+            raise ValueError(
+                "[data] a grid or sween chooses on the validation images, so they cannot be certified as well: the "
+                'certificates would rest on samples that were looked at before. Write split = "test".'
+            )
         for label, table in self.ensembles.items():
+            if table.grid and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", label):
+                raise ValueError(
+                    f"[ensembles.{label}] has a grid and so names a run: use letters, digits, '.', '_', '-'."
+                )
             if table.grid and self.selection is None:
                 raise ValueError(
                     f"[ensembles.{label}] has a grid, but nothing says how to choose. Add a [selection] table with "

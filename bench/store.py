@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leaderboards.records import (
+    FAILURES,
     ROW_SCHEMA,
     StoredDataError,
     block_name,
@@ -103,12 +104,12 @@ class Store:
                     path.unlink()
 
     def write_rows(self, key: str, rows: pd.DataFrame) -> None:
-        """Store the rows of a block of images; those with verdict ERROR apart, so that they are tried again.
+        """Store the rows of a block of images; failures apart, so that they are tried again.
 
         Raises:
             StoreError: the disk is full or not writable; what was stored before is untouched.
         """
-        failed = rows["verdict"] == "ERROR"
+        failed = rows["verdict"].isin(FAILURES)
         for part, is_failed in ((rows[~failed], False), (rows[failed], True)):
             if len(part):
                 content = _parquet(part)
@@ -164,7 +165,7 @@ def _new_images(path: Path, known: set[int]) -> set[int]:
     images: set[int] = set(rows["image_id"].tolist())
     if images & known or len(images) < len(rows):
         raise StoredDataError(f"{path}: repeats images that are stored already.")
-    if (rows["verdict"] == "ERROR").any():
+    if rows["verdict"].isin(FAILURES).any():
         raise StoredDataError(f"{path}: holds failed rows under the name of finished ones.")
     return images
 

@@ -80,17 +80,22 @@ def members_for(
             write_file(unfinished, state.to_bytes())
             write_file(log, _log_lines(reports))
 
-        train(
-            ensemble,
-            job.objective,
-            job.schedule,
-            dataset.train,
-            dataset.validation,
-            recipe["seed"],
-            report,
-            resume_from=resumed,
-            on_state=keep,
-        )
+        def learn(resume_from: TrainingState | None) -> None:
+            train(
+                *(ensemble, job.objective, job.schedule, dataset.train, dataset.validation, recipe["seed"], report),
+                resume_from=resume_from,
+                on_state=keep,
+            )
+
+        try:
+            learn(resumed)
+        except ResumeError as error:
+            reporter.warn(f"{unfinished}: {error} {job.label} is trained from the start.")
+            unfinished.unlink()
+            for member, fresh in zip(members, _fresh_members(job, trained), strict=True):
+                member.load_state_dict(fresh.state_dict())
+            reports.clear()
+            learn(None)
     last = reports[-1]
     header = {
         "architecture": recipe["architecture"],

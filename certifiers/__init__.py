@@ -20,10 +20,12 @@ from certifiers.certifier import Certifier, RadiusCertifier
 from certifiers.decision import DecisionCertifier
 from certifiers.randomness import KeyedRandomness
 from certifiers.registry import create, from_mapping, get, names, origin, register
+from certifiers.undisturbed import ClassifierChangedError
 
 __all__ = [
     "Certificates",
     "Certifier",
+    "ClassifierChangedError",
     "Cost",
     "DecisionCertifier",
     "Findings",

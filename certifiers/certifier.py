@@ -167,7 +167,8 @@ class RadiusCertifier(Certifier):
         answers: list[Findings | tuple[Verdict, str]] = []
         for classifier in classifiers:
             try:
-                found = self.radii(classifier, x, threat, rng)
+                # A copy each: a method that works in place must not change the next one's question.
+                found = self.radii(classifier, x.clone(), threat, rng)
             except Unsupported as reason:
                 answers.append((Verdict.UNSUPPORTED, str(reason)))
             except TimeoutError as reason:

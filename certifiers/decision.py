@@ -95,7 +95,7 @@ class DecisionCertifier(Certifier):
         def decide(radius: Tensor) -> Tensor:
             asked = radius > 0
             tried.add_(asked)
-            bounds = self.margins(classifier, x, prediction, radius.to(x.device), threat, rng)
+            bounds = self.margins(classifier, x.clone(), prediction, radius.to(x.device), threat, rng)
             return positive_margins(bounds, own.prediction, own.classes) & asked
 
         if radii is None:

@@ -23,7 +23,11 @@ class KeyedRandomness:
     image_ids: tuple[int, ...]
 
     def generator(self, row: int, stream: int = 0, chunk: int = 0) -> torch.Generator:
-        """A CPU generator for chunk `chunk` of stream `stream` (0 or 1) of the image in `row` of the batch."""
+        """A CPU generator for chunk `chunk` of stream `stream` (0 or 1) of the image in `row` of the batch.
+
+        The same arguments give a generator of the same numbers: take stream 0 to choose (a class, say), stream 1
+        to estimate, and another chunk for each batch.
+        """
         if stream not in (0, 1) or not 0 <= chunk < 2**31:
             raise ValueError(f"Streams are 0 or 1 and chunks 0 to 2^31 - 1, got stream {stream}, chunk {chunk}.")
         number = derive_seed(self.seed, "image", self.image_ids[row]) + 2 * chunk + stream

@@ -37,11 +37,7 @@ def get(name: str) -> type[Certifier]:
         UnknownNameError: no certifier has that name; names the nearest.
         RegistryError: the package that provides it cannot be loaded, or does not provide a certifier.
     """
-    cls = _registry.get(name)
-    # A class of another package gets its name from its entry point, also where it inherits one: results are
-    # stored under the name, and must not be taken for those of the class it derives from.
-    cls.name = _registry.resolve(name)
-    return cls
+    return _registry.get(name)
 
 
 def create(name: str, **parameters: Any) -> Certifier:

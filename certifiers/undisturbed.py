@@ -9,13 +9,22 @@ import torch
 from torch import nn
 
 
+class ClassifierChangedError(RuntimeError):
+    """A method changed the weights of the classifier it was to certify; nothing can be said of it any more."""
+
+
 @contextlib.contextmanager
 def undisturbed(classifiers: Sequence[nn.Module]) -> Iterator[None]:
     """Run the body with the classifiers in eval mode and gradients off; restore everything after it.
 
     Restored, also when the body raises: the mode of every submodule, gradients of the parameters and whether
     they are asked for, the global generators of torch, numpy and random, grad mode, default dtype, thread count.
+    Weights are not copied, so they cannot be restored: that they were changed is noticed.
+
+    Raises:
+        ClassifierChangedError: a parameter or buffer was written to, replaced, added or removed.
     """
+    weights = [_fingerprints(classifier) for classifier in classifiers]
     modules = [module for classifier in classifiers for module in classifier.modules()]
     modes = [module.training for module in modules]
     parameters = [parameter for classifier in classifiers for parameter in classifier.parameters()]
@@ -44,3 +53,21 @@ def undisturbed(classifiers: Sequence[nn.Module]) -> Iterator[None]:
         # Toggling the thread pool slows later work, so it is touched only when the method changed it.
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
+    for classifier, before in zip(classifiers, weights, strict=True):
+        after = _fingerprints(classifier)
+        changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        if changed:
+            raise ClassifierChangedError(
+                f"The method changed {changed[0]!r} of the classifier"
+                f"{f' and {len(changed) - 1} more' if len(changed) > 1 else ''}. Work on a copy: "
+                "copy.deepcopy(classifier)."
+            )
+
+
+def _fingerprints(classifier: nn.Module) -> dict[str, tuple[int, int, torch.dtype]]:
+    """What tells cheaply whether a tensor was written to: its memory, PyTorch's count of writes, its type."""
+    tensors = [*classifier.named_parameters(), *classifier.named_buffers()]
+    return {
+        name: (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype)
+        for name, tensor in tensors
+    }

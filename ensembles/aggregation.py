@@ -27,7 +27,8 @@ class Aggregation(Parameters, ABC):
     ensemble itself never certify such a tie.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
 
     @abstractmethod
     def scores(self, logits: Float[Tensor, "member batch classes"]) -> Float[Tensor, "batch classes"]:

@@ -92,5 +92,11 @@ def members_of(classifier: nn.Module) -> list[nn.Module]:
 
 
 def _is_plain_ensemble(classifier: nn.Module) -> TypeGuard[Ensemble]:
-    """Whether its answer is the aggregation of its members, and nothing else."""
-    return isinstance(classifier, Ensemble) and type(classifier).forward is Ensemble.forward
+    """Whether its answer is the aggregation of its members, and nothing else: no `forward` or hook of its own."""
+    return (
+        isinstance(classifier, Ensemble)
+        and type(classifier).forward is Ensemble.forward
+        and "forward" not in vars(classifier)
+        and not classifier._forward_hooks
+        and not classifier._forward_pre_hooks
+    )

@@ -116,6 +116,8 @@ class Registry(Generic[T]):
                 f"The {self.kind} {key!r} of {_origin(plug_in)} is {loaded!r}, which does not derive from "
                 f"{self.base.__name__}. Name a class that does in its entry points."
             )
+        if self.base is not None and hasattr(self.base, "name"):
+            self._name(loaded, plug_in)
         return cast("T", loaded)
 
     def names(self) -> list[str]:
@@ -142,6 +144,16 @@ class Registry(Generic[T]):
         """Forget the plug-ins found, so that distributions installed since then are seen."""
         importlib.invalidate_caches()
         self._seen_path = None
+
+    def _name(self, loaded: type, plug_in: metadata.EntryPoint) -> None:
+        """Give a plug-in's class the name it is offered under: names are parts of keys and never inherited."""
+        if "name" not in vars(loaded) or not vars(loaded)["name"]:
+            loaded.name = _normal(plug_in.name)  # type: ignore[attr-defined]
+        elif _normal(str(vars(loaded)["name"])) != _normal(plug_in.name):
+            raise RegistryError(
+                f"The {self.kind} {plug_in.name!r} of {_origin(plug_in)} calls itself {vars(loaded)['name']!r}. "
+                "Give the class and its entry point the same name; to offer another's class, derive from it."
+            )
 
     def _key(self, name: str) -> str:
         key = _normal(name)

@@ -9,8 +9,9 @@ NOTHING = "–"
 
 
 def percent(value: float) -> str:
-    """A share in [0, 1] in percent with one decimal, half to even."""
-    return f"{100 * value:.1f}"
+    """A share in [0, 1] in percent with one decimal, half to even; 100.0 is written only of all."""
+    shown = f"{100 * value:.1f}"
+    return "99.9" if shown == "100.0" and value < 1 else shown
 
 
 def interval(share: Share) -> str:

@@ -54,6 +54,9 @@ MEASURED_COLUMNS = ("seconds",)
 #: What a row's `verdict` may be.
 VERDICTS = ("CERTIFIED", "UNKNOWN", "ABSTAINED", "FALSIFIED", "UNSUPPORTED", "TIMEOUT", "ERROR")
 
+#: Verdicts that another try, or another machine, may change: shown, but never taken for stored.
+FAILURES = ("ERROR", "TIMEOUT")
+
 #: What an entry's `status` may be: all rows stored; some rows ERROR; rows missing; not for this certifier.
 STATUSES = ("complete", "failed", "incomplete", "unsupported")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.special import ndtri
@@ -101,8 +102,10 @@ class Smoothing(RadiusCertifier):
     def certificate_of_counts(self, n_a: int) -> tuple[float, float]:
         """`(p_A, radius)` in l2 from the votes for A among the `n` estimation samples, rounded down; 0 abstains."""
         p_a = clopper_pearson_lower(n_a, self.n, self.alpha)
+        # The noise is drawn with sigma in float32, which may lie below the sigma that was asked for.
+        sigma = min(self.sigma, float(np.float32(self.sigma)))
         # The factor takes off more than `ndtri`, the product and a later scaling err by: 2, 1/2 and 1 units.
-        return p_a, self.sigma * float(ndtri(p_a)) * (1 - 2**-50) if p_a > 0.5 else 0.0
+        return p_a, sigma * float(ndtri(p_a)) * (1 - 2**-50) if p_a > 0.5 else 0.0
 
     def _findings(
         self, votes: Sequence[tuple[Tensor, Tensor]], x: Tensor, norm: Norm, seed: int, members: int

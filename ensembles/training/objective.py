@@ -26,7 +26,8 @@ class Objective(Parameters, ABC):
             measured under the same noise.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
     joint: ClassVar[bool] = True
     pairwise: ClassVar[bool] = False
     sigma: NonNegativeFloat = 0.0

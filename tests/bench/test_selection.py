@@ -11,7 +11,11 @@ from click.testing import Result
 from bench.fitting import fitted
 from bench.plan import Plan
 from bench.runner import Options, run
+from bench.selection import _search_plan
+from bench.store import Store
+from bench.training import members_for
 from ensembles import Ensemble, WeightedAverage, checkpoint, diversity, seeded_generator
+from ensembles.training import TrainingState
 from leaderboards import build_board, read_run
 
 GRID = """
@@ -156,7 +160,8 @@ def test_fitted_weights_are_part_of_the_key_and_of_the_entry(searched: Path) -> 
     assert found.details["fitted"]["name"] == "weighted-average"
     assert sum(weights) == pytest.approx(1)
     cell = json.loads((searched / "cells" / found.key[:32] / "cell.json").read_text())
-    assert cell["key_fields"]["aggregation"] == {"name": "weighted-average", "of": "confidence", "weights": weights}
+    identity = {"name": "weighted-average", "of": "confidence", "weights": weights, "version": 1}
+    assert cell["key_fields"]["aggregation"] == identity
     assert found.key != entry(searched, "three · weighted-average · smoothing").key
 
 
@@ -208,6 +213,12 @@ def test_an_aggregation_that_needs_no_fit_is_left_alone(plan_of: Callable[..., P
         ("[0.1, 0.3]", "[-1.0]", "rho1 = -1.0 is not allowed"),
         ('[selection]\ncertifier = "smoothing"', '[selection]\ncertifier = "smooth"', "Did you mean 'smoothing'?"),
         ('[selection]\ncertifier = "smoothing"\nimages = 12', "", "has a grid, but nothing says how to choose."),
+        ("[0.1, 0.3]", "[0.1, 0.1]", "grid: objective.rho1 repeats a value, got [0.1, 0.1]"),
+        (
+            'split = "test"',
+            'split = "validation"',
+            "on the validation images, so they cannot be certified as well",
+        ),
     ],
 )
 def test_a_wrong_grid_start_or_selection_is_one_sentence(
@@ -272,3 +283,38 @@ def test_a_collapsed_member_is_named_as_it_happens_and_marks_the_entry(
     marked = entry(tmp_path, "single")
     assert marked.status == "complete"
     assert any("collapsed in training: noisy validation accuracy" in warning for warning in marked.warnings)
+
+
+def test_candidates_meet_images_from_all_of_the_validation_split(plan_of: Callable[..., Plan], tiny: str) -> None:
+    # Sources may be sorted by class, as mnist-5k is: the first images alone would leave out the last classes.
+    for number in (20, 50, 120):
+        search = _search_plan(plan_of(text(tiny).replace("images = 12", f"images = {number}")), "tuned")
+        whole = search.dataset.validation.ids
+        assert search.images.ids.tolist() == [whole[place * len(whole) // number] for place in range(number)]
+
+
+def test_a_search_in_which_nothing_can_be_scored_is_exit_3(
+    tiny: str, tmp_path: Path, certbench: Callable[..., Result]
+) -> None:
+    wild = text(tiny).replace("[0.001, 90.0]", "[1e30, 1e31]")
+    (tmp_path / "tiny.toml").write_text(wild)
+    result = certbench("run", tmp_path / "tiny.toml", "--output", tmp_path / "results")
+    assert result.exit_code == 3
+    assert "error: ensembles.tuned: no candidate could be scored: tuned rho1=" in result.stderr
+
+
+def test_a_state_of_another_training_is_set_aside_and_the_training_starts_anew(
+    tiny: str, plan_of: Callable[..., Plan], tmp_path: Path, reporter: Any, copied: Path
+) -> None:
+    plan = plan_of()
+    job = plan.jobs()[0]
+    store = Store(tmp_path / "store")
+    other = Ensemble([torch.nn.Linear(3, 2)])
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    path = store.checkpoint(job.digest).with_suffix(".training")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(TrainingState.of(other, optimizer, []).to_bytes())
+    found = members_for(job, plan.dataset, store, "cpu", reporter)
+    assert any("is trained from the start" in said for said in reporter.warnings)
+    assert found.digest == checkpoint.load(Store(copied).checkpoint(job.digest)).digest
+    assert not path.exists()
