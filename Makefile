@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 leaderboard: $(READY)  ## Train, certify and publish the quickstart board (resumes if interrupted).
 	$(BIN)/certbench run
 
-zoo: $(READY)  ## Train and rank the published objectives (within the hour on two cores; resumes).
+zoo: $(READY)  ## Train and rank the published objectives (resumes if interrupted).
 	$(BIN)/certbench run training-zoo
 
 test: $(READY)  ## Run the tests.

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leaderboards.records import (
+    CELL_METADATA,
     FAILURES,
     ROW_SCHEMA,
     StoredDataError,
@@ -112,7 +113,7 @@ class Store:
         failed = rows["verdict"].isin(FAILURES)
         for part, is_failed in ((rows[~failed], False), (rows[failed], True)):
             if len(part):
-                content = _parquet(part)
+                content = _parquet(part, key)
                 name = block_name(content, int(part["image_id"].iloc[0]), failed=is_failed)
                 write_file(self.cell(key) / name, content)
 
@@ -175,14 +176,14 @@ def _set_aside(path: Path) -> Path:
         return path.rename(path.with_name(f"{path.name}.corrupt"))
 
 
-def _parquet(rows: pd.DataFrame) -> bytes:
+def _parquet(rows: pd.DataFrame, key: str) -> bytes:
     evidence = [name for name in rows.columns if name not in ROW_SCHEMA.names]
     table = pa.table(
         {
             **{item.name: pa.array(rows[item.name], type=item.type) for item in ROW_SCHEMA},
             **{name: pa.array(rows[name]) for name in evidence},
         }
-    )
+    ).replace_schema_metadata({CELL_METADATA: key.encode()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, write_page_checksum=True, compression="zstd")
     return buffer.getvalue()

@@ -54,6 +54,9 @@ MEASURED_COLUMNS = ("seconds",)
 #: What a row's `verdict` may be.
 VERDICTS = ("CERTIFIED", "UNKNOWN", "ABSTAINED", "FALSIFIED", "UNSUPPORTED", "TIMEOUT", "ERROR")
 
+#: In the metadata of a file of rows: the key of the cell that they belong to.
+CELL_METADATA = b"certbench.cell"
+
 #: Verdicts that another try, or another machine, may change: shown, but never taken for stored.
 FAILURES = ("ERROR", "TIMEOUT")
 
@@ -138,7 +141,7 @@ def read_block(path: Path) -> pd.DataFrame:
     """The rows of one file, verified: digest of its bytes, page checksums, columns.
 
     Raises:
-        StoredDataError: the file was truncated or altered, or lacks a column.
+        StoredDataError: the file was truncated or altered, lacks a column, or is that of another cell.
     """
     content = path.read_bytes()
     match = _BLOCK_NAME.match(path.name)
@@ -150,6 +153,9 @@ def read_block(path: Path) -> pd.DataFrame:
         table = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read()
     except (pa.ArrowException, OSError) as error:
         raise StoredDataError(f"{path}: not a readable Parquet file ({error}).") from error
+    owner = (table.schema.metadata or {}).get(CELL_METADATA)
+    if owner is not None and not owner.decode(errors="replace").startswith(path.parent.name):
+        raise StoredDataError(f"{path}: holds rows of another cell, {owner.decode(errors='replace')[:32]}.")
     for expected in ROW_SCHEMA:
         if expected.name not in table.column_names or table.schema.field(expected.name).type != expected.type:
             raise StoredDataError(f"{path}: column {expected.name!r} is missing or not of type {expected.type}.")

@@ -1,6 +1,7 @@
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -397,3 +398,17 @@ def test_a_disk_that_fills_up_while_publishing_leaves_the_old_board(
         assert result.exit_code == 3
         assert "error: Cannot write the board: " in result.stderr
         assert files_under(copied / "boards") == before
+
+
+def test_a_block_of_another_cell_is_set_aside(
+    copied: Path, tmp_path: Path, tiny: str, certbench: Callable[..., Result], assert_same_rows: Any, finished: Any
+) -> None:
+    first, second = sorted((copied / "cells").iterdir())[:2]
+    (foreign, *_), (own, *_) = sorted(first.glob("rows-*")), sorted(second.glob("rows-*"))
+    own.unlink()
+    shutil.copy(foreign, second)
+    (tmp_path / "tiny.toml").write_text(tiny)
+    result = certbench("run", tmp_path / "tiny.toml", "--output", copied)
+    assert result.exit_code == 0
+    assert f"holds rows of another cell, {first.name}. Set aside as {foreign.name}.corrupt" in result.stderr
+    assert_same_rows(copied, finished[0])
