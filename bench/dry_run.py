@@ -2,8 +2,8 @@
 
 from bench.fitting import needs_fit
 from bench.keys import digest
+from bench.options import Options
 from bench.plan import Plan
-from bench.runner import Options
 from bench.store import Store
 from bench.training import stored_members
 

@@ -313,7 +313,12 @@ def test_ctrl_c_is_exit_130_whatever_it_interrupts(
         raise KeyboardInterrupt
 
     (tmp_path / "tiny.toml").write_text(tiny)
-    for place in ("bench.plan.make_plan", "bench.training.train", "bench.runner._image", "leaderboards.build_board"):
+    for place in (
+        "bench.plan.make_plan",
+        "bench.training.train",
+        "bench.certification._image",
+        "leaderboards.build_board",
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupt)
             result = certbench("run", tmp_path / "tiny.toml", "--output", tmp_path / "results")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from click.testing import Result
 
-from bench import provenance, runner
+from bench import certification, provenance, runner
 from bench.datasets import DataError, Dataset, InMemorySplit
 from bench.keys import digest
 from bench.plan import Plan
@@ -146,7 +146,7 @@ def test_again_computes_nothing_and_touches_no_row(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("computed")
 
-    monkeypatch.setattr(runner, "_image", refuse)
+    monkeypatch.setattr(certification, "_image", refuse)
     monkeypatch.setattr("bench.training.train", refuse)
     outcome = runner.run(plan_of(), Options(copied), reporter)
     assert (outcome.computed, outcome.stored) == (0, 60)

@@ -1,0 +1,189 @@
+"""Certifying: cells become tasks, tasks that can share a pass are grouped, images become rows in the store."""
+
+import dataclasses
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+
+from bench.fitting import fitted
+from bench.keys import canonical_json, digest
+from bench.options import Options
+from bench.plan import Cell, Plan, certification_seed
+from bench.progress import Reporter
+from bench.rows import error_rows, rows_of
+from bench.store import Store
+from certifiers import Certifier, ClassifierChangedError, Verdict
+from ensembles import Ensemble, shared_scores
+from ensembles.checkpoint import Checkpoint
+from leaderboards.records import FAILURES
+
+
+@dataclass
+class Task:
+    """A cell on its way: its key, its ensemble, what is still to be computed."""
+
+    cell: Cell
+    key: str
+    key_fields: dict[str, Any]
+    trained: list[Checkpoint]
+    ensemble: Ensemble
+    certifier: Certifier
+    pending: tuple[int, ...]
+    unsupported: str = ""
+    errors: list[str] = field(default_factory=list)
+
+
+def tasks_of(
+    plan: Plan, store: Store, trained: dict[str, Checkpoint], options: Options, reporter: Reporter
+) -> dict[str, Task]:
+    """The task of each cell that can be measured, by name; cells of one key are one task."""
+    device = torch.device(options.device)
+    # The same member objects in every ensemble that uses them: that is what lets cells share forward passes.
+    # channels_last is only a memory layout; convolutions of small images run faster in it.
+    members = {
+        name: [member.to(device).to(memory_format=torch.channels_last) for member in found.members]  # type: ignore[call-overload]
+        for name, found in trained.items()
+    }
+    tasks: dict[str, Task] = {}
+    by_key: dict[str, Task] = {}
+    for cell in plan.cells:
+        if cell.reason or any(job.digest not in trained for job in cell.jobs):
+            continue
+        ensemble = Ensemble([member for job in cell.jobs for member in members[job.digest]])
+        combined = fitted(cell, ensemble, plan, options.device)
+        fields = cell.key_fields([trained[job.digest].digest for job in cell.jobs], plan.spec, plan.images, combined)
+        key = digest(fields)
+        if key in by_key:
+            tasks[cell.name] = by_key[key]
+            continue
+        found, messages = store.stored_images(key)
+        for message in messages:
+            reporter.warn(message)
+        pending = tuple(position for position, image in enumerate(plan.images.ids.tolist()) if image not in found)
+        if pending:
+            store.forget_failures(key)
+        by_key[key] = tasks[cell.name] = Task(
+            cell=cell,
+            key=key,
+            key_fields=fields,
+            trained=[trained[job.digest] for job in cell.jobs],
+            ensemble=ensemble.with_aggregation(combined),
+            certifier=_with_batch_size(cell.certifier, options),
+            pending=pending,
+        )
+    return tasks
+
+
+def _with_batch_size(certifier: Certifier, options: Options) -> Certifier:
+    # Only a batch size that cannot change a result may be set from outside: it is not in the key.
+    if options.batch_size is None or not any(
+        item.name == "batch_size" and item.metadata.get("execution") for item in dataclasses.fields(certifier)
+    ):
+        return certifier
+    return dataclasses.replace(certifier, batch_size=options.batch_size)  # type: ignore[call-arg]
+
+
+def groups_of(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Tasks that share one pass: same members, certifier and norm, and the same images still to do."""
+    groups: dict[Any, list[Task]] = {}
+    for task in tasks:
+        if task.pending:
+            jobs = tuple(job.digest for job in task.cell.jobs)
+            same = canonical_json(task.certifier.describe()), repr(task.certifier)
+            groups.setdefault((jobs, same, task.cell.threat, task.pending), []).append(task)
+    return list(groups.values())
+
+
+def certify(plan: Plan, store: Store, group: list[Task], options: Options, reporter: Reporter) -> int:
+    """Certify the images that a group still lacks, block by block, and return how many rows were computed.
+
+    A method that raises costs an ERROR row of its image, not the run.
+
+    Raises:
+        ClassifierChangedError: a method changed the weights that it shares with others.
+        StoreError: rows cannot be written.
+    """
+    pending = group[0].pending
+    label = f"certify {', '.join(task.cell.name for task in group)}"
+    computed = 0
+    with reporter.task(label, len(pending)) as progress:
+        for first in range(0, len(pending), options.block_size):
+            positions = pending[first : first + options.block_size]
+            blocks = _block(plan, group, positions, options, reporter)
+            for task, rows in zip(group, blocks, strict=True):
+                # Apart, because rows that failed lack the evidence: beside them the others' columns change type.
+                for part in ([row for row in rows if not _failed(row)], [row for row in rows if _failed(row)]):
+                    if part:
+                        store.write_rows(task.key, pd.concat(part, ignore_index=True))
+                computed += len(rows)
+            progress.advance(len(positions), f"{sum(not task.unsupported for task in group)} entries")
+    for task in group:
+        for reason in dict.fromkeys(task.errors):
+            reporter.warn(f"{task.cell.name}: {reason}")
+    return computed
+
+
+def _failed(row: pd.DataFrame) -> bool:
+    return str(row["verdict"].iloc[0]) in FAILURES
+
+
+def _block(
+    plan: Plan, group: Sequence[Task], positions: Sequence[int], options: Options, reporter: Reporter
+) -> list[list[pd.DataFrame]]:
+    """For each task the rows of a block of images, one frame an image; none for a task found to be unsupported.
+
+    Images are certified one at a time: the arithmetic of a batch depends in its last bits on how many and
+    which images are in it, and results must not depend on the size of blocks or on where a run was stopped.
+    """
+    images = plan.images.images(positions).to(options.device)
+    found: list[list[pd.DataFrame]] = [[] for _ in group]
+    for position, image in zip(positions, images, strict=True):
+        there = [number for number, task in enumerate(group) if not task.unsupported]
+        answers = _image(plan, [group[number] for number in there], image[None], position, reporter)
+        for number, row in zip(there, answers, strict=True):
+            # A method that does not apply says so of the first image; later ones are answers like others.
+            if position == 0 and row["verdict"].iloc[0] == Verdict.UNSUPPORTED.name:
+                group[number].unsupported = str(row["reason"].iloc[0])
+            else:
+                found[number].append(row)
+    return found
+
+
+def _image(plan: Plan, tasks: list[Task], image: torch.Tensor, position: int, reporter: Reporter) -> list[pd.DataFrame]:
+    """The row of one image for each task; one task's failure does not touch the others."""
+    if not tasks:
+        return []
+    identity, label = int(plan.images.ids[position]), int(plan.images.labels[position])
+    ensembles = [task.ensemble for task in tasks]
+    try:
+        certificates = tasks[0].certifier.certify_together(
+            ensembles, image, tasks[0].cell.threat, plan.radii, certification_seed(plan.spec), [identity]
+        )
+        with torch.no_grad():
+            scores = shared_scores(ensembles, image)
+        rows = [
+            rows_of([identity], [label], [_answer(own)], found) for own, found in zip(scores, certificates, strict=True)
+        ]
+    except ClassifierChangedError:
+        # Members are shared by the entries of a run: whatever came next would be about other weights.
+        raise
+    except Exception as error:
+        if len(tasks) > 1:
+            return [_image(plan, [task], image, position, reporter)[0] for task in tasks]
+        reason = f"{type(error).__name__}: {error}"
+        if not tasks[0].errors:
+            reporter.warn(f"{tasks[0].cell.name}\n{traceback.format_exc()}")
+        tasks[0].errors.append(reason)
+        return [error_rows([identity], [label], reason)]
+    for task, row in zip(tasks, rows, strict=True):
+        if row["verdict"].iloc[0] == Verdict.ERROR.name:
+            task.errors.append(str(row["reason"].iloc[0]))
+    return rows
+
+
+def _answer(scores: torch.Tensor) -> int:
+    return int(scores.argmax()) if bool(torch.isfinite(scores).all()) else -1
