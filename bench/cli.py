@@ -31,8 +31,8 @@ _stderr = Console(stderr=True)
 
 def main() -> None:
     """The entry point of `certbench`."""
-    # Before torch is loaded: threads that wait for each other should sleep soon. On cores that others use too,
-    # PyTorch's default of spinning made training ten times slower; it cannot change a number.
+    # Before torch is loaded: threads that wait for each other should sleep soon. Beside other such processes on
+    # the same cores, spinning made some trainings several times slower; it cannot change a number.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     app()
 
