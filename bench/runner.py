@@ -38,7 +38,8 @@ def run(plan: Plan, options: Options, reporter: Reporter) -> Outcome:
 
     Raises:
         StoreError: the store is in use, full or not writable.
-        TrainingError: a training cannot go on.
+        SelectionError: no candidate of a grid could be scored.
+        ClassifierChangedError: a method changed weights that other entries share.
         CheckpointError: a stored checkpoint was altered.
         KeyboardInterrupt: the user stopped it; finished blocks are stored.
     """

@@ -1,6 +1,9 @@
 """The store: results as files that a killed program cannot damage and a damaged disk cannot falsify.
 
     OUTPUT/ensembles/<digest of the recipe>.safetensors    trained members
+    OUTPUT/ensembles/<digest of the recipe>.log.jsonl      their training, an epoch a line
+    OUTPUT/ensembles/<digest of the recipe>.training       the state of an unfinished training
+    OUTPUT/diagnostics/<digest>.json                       what the members of an ensemble agree on
     OUTPUT/cells/<key>/rows-<first image>-<digest>.parquet rows of finished images
     OUTPUT/cells/<key>/errors-....parquet                  rows of images that failed; computed again
     OUTPUT/cells/<key>/cell.json                           key, spec and provenance, once all rows are there

@@ -42,8 +42,7 @@ class Consistency(Objective):
         generator: torch.Generator,
     ) -> dict[str, Float[Tensor, ""]]:
         """`cross_entropy`, `consistency` and `entropy`."""
-        drawn = torch.randn((self.draws, *x.shape), generator=generator, dtype=x.dtype, device=generator.device)
-        noisy = (x + self.sigma * drawn.to(x.device)).flatten(0, 1)
+        noisy = self.noisy_copies(x, self.draws, generator)
         parts: dict[str, list[Tensor]] = {"cross_entropy": [], "consistency": [], "entropy": []}
         for member in ensemble.members:
             logits = member(noisy)

@@ -50,8 +50,7 @@ class MACER(Objective):
         generator: torch.Generator,
     ) -> dict[str, Float[Tensor, ""]]:
         """`classification` and `robustness`."""
-        drawn = torch.randn((self.draws, *x.shape), generator=generator, dtype=x.dtype, device=generator.device)
-        noisy = (x + self.sigma * drawn.to(x.device)).flatten(0, 1)
+        noisy = self.noisy_copies(x, self.draws, generator)
         parts = [self._of_member(member, noisy, y) for member in ensemble.members]
         return {
             "classification": torch.stack([classification for classification, _ in parts]).sum(),

@@ -69,6 +69,12 @@ class Objective(Parameters, ABC):
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device)
         return x + self.sigma * noise.to(x.device)
 
+    def noisy_copies(
+        self, x: Float[Tensor, "batch *shape"], draws: int, generator: torch.Generator
+    ) -> Float[Tensor, "copies *shape"]:
+        """`draws` noisy versions of the batch, one batch after the other."""
+        return self.noisy(x.expand(draws, *x.shape), generator).flatten(0, 1)
+
     def describe(self) -> dict[str, Any]:
         """Name and parameters: the form in specs, recipes and results."""
         return {"name": self.name, **self.identity()}
