@@ -50,6 +50,7 @@ def select(plan: Plan, execute: Execute, boards: Path, reporter: Reporter) -> Pl
             "run": search.name,
             "chosen": chosen,
             "images": board.images,
+            "radii": list(search.spec.threat.radii),
             "candidates": [
                 {"name": line.entry.name, "score": line.scores.mean_certified_accuracy if line.scores else None}
                 for line in board.lines
@@ -81,6 +82,7 @@ def _search_plan(plan: Plan, label: str) -> Plan:
         "description": "Candidates of a grid. The first of this board is used; no test image took part.",
         "data": spec.data.model_copy(update={"split": "validation", "every": 1, "offset": 0, "limit": None}),
         "ensembles": {**spec.ensembles, **candidates},
+        "threat": spec.threat.model_copy(update={"radii": table.grid_radii or spec.threat.radii}),
         "entries": entries,
         "diagnostics": False,
     }

@@ -142,7 +142,11 @@ class ThreatTable(_Table):
 
 
 class EnsembleTable(_Table):
-    """`[ensembles.NAME]`: how members are built and trained."""
+    """`[ensembles.NAME]`: how members are built and trained.
+
+    `grid_radii` are the radii whose certified accuracy chooses among the candidates of `grid`; without it those of
+    the spec.
+    """
 
     architecture: Annotated[str, _built(_architecture)]
     options: dict[str, Any] = Field(default_factory=dict)
@@ -153,6 +157,7 @@ class EnsembleTable(_Table):
     grid: dict[str, Annotated[tuple[Any, ...], BeforeValidator(_sole_or_list), Field(min_length=1)]] = Field(
         default_factory=dict
     )
+    grid_radii: Annotated[tuple[str, ...], BeforeValidator(_radii)] | None = None
 
     def candidates(self) -> list[tuple[dict[str, Any], "EnsembleTable"]]:
         """The tables that the grid stands for, each with the values that make it; without a grid the table itself.
@@ -183,6 +188,8 @@ class EnsembleTable(_Table):
     @model_validator(mode="after")
     def _check_grid(self) -> Self:
         self.candidates()
+        if self.grid_radii is not None and not self.grid:
+            raise ValueError("grid_radii are for choosing among the candidates of a grid, and there is none.")
         return self
 
     @model_validator(mode="after")
@@ -202,8 +209,8 @@ class EnsembleTable(_Table):
 class SelectionTable(_Table):
     """`[selection]`: how candidates of a grid are scored, on validation images.
 
-    The score is the mean certified accuracy over the radii of the spec, of the candidate under `aggregation`,
-    certified by `certifier` on `images` images of the validation split, spread evenly. Ties go to the first.
+    The score is the mean certified accuracy over the radii of the spec (or the ensemble's `grid_radii`), of the
+    candidate under `aggregation`, certified by `certifier` on `images` images of the validation split, spread evenly. Ties go to the first.
     """
 
     certifier: str

@@ -64,7 +64,7 @@ def _training_blocks(board: Board) -> list[str]:
             rows.append([text(ensemble), *("" if item is None else numerals.quantity(item) for item in numbers)])
         blocks += ["## Diagnostics", "\n".join(f"| {' | '.join(cells)} |" for cells in rows)]
     for ensemble, search in searches(board).items():
-        rows = [["candidate", "mean certified accuracy (%)"], [":--", "--:"]]
+        rows = [["candidate", f"mean certified accuracy (%) at r = {text(', '.join(search['radii']))}"], [":--", "--:"]]
         for candidate in search["candidates"]:
             score = candidate["score"]
             rows.append([text(candidate["name"]), numerals.NOTHING if score is None else numerals.percent(score)])

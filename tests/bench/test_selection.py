@@ -104,6 +104,7 @@ def test_the_board_shows_the_search_and_the_diagnostics(searched: Path) -> None:
     for shown in (page, markdown):
         assert "tuned rho1=0.3, learning_rate=0.001" in shown.replace("\\_", "_")
         assert "12 validation images" in shown
+        assert "certified accuracy (%) at r = 0, 0.25, 1/2" in shown
         assert "ambiguity entropy" in shown
     document = json.loads((searched / "boards" / "tiny" / "board.json").read_text())
     diagnosed = next(item for item in document["entries"] if item["name"] == "tuned")["diagnostics"]
@@ -210,6 +211,12 @@ def test_an_aggregation_that_needs_no_fit_is_left_alone(plan_of: Callable[..., P
         ("objective.rho1", "objective.rho7", "grid: unknown field 'rho7' of the objective. Did you mean 'rho"),
         ("objective.rho1", "members", "grid: unknown key 'members'. Write objective.FIELD or schedule.FIELD."),
         ("[0.1, 0.3]", "[]", "grid.objective.rho1"),
+        ('start = "three"', 'start = "three"\ngrid_radii = [0.5, 0.25]', "radii must ascend without repetition"),
+        (
+            'grid = { "objective.rho1" = [0.1, 0.3], "schedule.learning_rate" = [0.001, 90.0] }',
+            "grid_radii = [0]",
+            "ensembles.tuned: grid_radii are for choosing among the candidates of a grid, and there is none.",
+        ),
         ("[0.1, 0.3]", "[-1.0]", "rho1 = -1.0 is not allowed"),
         ('[selection]\ncertifier = "smoothing"', '[selection]\ncertifier = "smooth"', "Did you mean 'smoothing'?"),
         ('[selection]\ncertifier = "smoothing"\nimages = 12', "", "has a grid, but nothing says how to choose."),
@@ -291,6 +298,12 @@ def test_candidates_meet_images_from_all_of_the_validation_split(plan_of: Callab
         search = _search_plan(plan_of(text(tiny).replace("images = 12", f"images = {number}")), "tuned")
         whole = search.dataset.validation.ids
         assert search.images.ids.tolist() == [whole[place * len(whole) // number] for place in range(number)]
+
+
+def test_an_ensemble_may_be_chosen_at_radii_of_its_own(plan_of: Callable[..., Plan], tiny: str) -> None:
+    own = text(tiny).replace('start = "three"', 'start = "three"\ngrid_radii = ["1/4", 0.75]')
+    assert _search_plan(plan_of(own), "tuned").radii == (0.25, 0.75)
+    assert plan_of(own).radii == _search_plan(plan_of(text(tiny)), "tuned").radii == (0, 0.25, 0.5)
 
 
 def test_a_search_in_which_nothing_can_be_scored_is_exit_3(
