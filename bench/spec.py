@@ -210,7 +210,8 @@ class SelectionTable(_Table):
     """`[selection]`: how candidates of a grid are scored, on validation images.
 
     The score is the mean certified accuracy over the radii of the spec (or the ensemble's `grid_radii`), of the
-    candidate under `aggregation`, certified by `certifier` on `images` images of the validation split, spread evenly. Ties go to the first.
+    candidate under `aggregation`, certified by `certifier` on `images` images of the validation split, spread
+    evenly. Ties go to the first.
     """
 
     certifier: str
