@@ -5,7 +5,7 @@ found = certifier.certify(ensemble, inputs, ThreatModel(norm="l2"))
 found.prediction, found.radius, found.verdict, found.failure_probability, found.evidence, found.cost
 """
 
-from certifiers import exact, smoothing
+from certifiers import exact, relaxation, smoothing
 from certifiers.certificate import (
     Certificates,
     Cost,
@@ -43,5 +43,6 @@ __all__ = [
     "names",
     "origin",
     "register",
+    "relaxation",
     "smoothing",
 ]

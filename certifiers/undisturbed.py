@@ -24,7 +24,7 @@ def undisturbed(classifiers: Sequence[nn.Module]) -> Iterator[None]:
     Raises:
         ClassifierChangedError: a parameter or buffer was written to, replaced, added or removed.
     """
-    weights = [_fingerprints(classifier) for classifier in classifiers]
+    weights = [fingerprints(classifier) for classifier in classifiers]
     modules = [module for classifier in classifiers for module in classifier.modules()]
     modes = [module.training for module in modules]
     parameters = [parameter for classifier in classifiers for parameter in classifier.parameters()]
@@ -54,7 +54,7 @@ def undisturbed(classifiers: Sequence[nn.Module]) -> Iterator[None]:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
     for classifier, before in zip(classifiers, weights, strict=True):
-        after = _fingerprints(classifier)
+        after = fingerprints(classifier)
         changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         if changed:
             raise ClassifierChangedError(
@@ -64,7 +64,7 @@ def undisturbed(classifiers: Sequence[nn.Module]) -> Iterator[None]:
             )
 
 
-def _fingerprints(classifier: nn.Module) -> dict[str, tuple[int, int, torch.dtype]]:
+def fingerprints(classifier: nn.Module) -> dict[str, tuple[int, int, torch.dtype]]:
     """What tells cheaply whether a tensor was written to: its memory, PyTorch's count of writes, its type."""
     tensors = [*classifier.named_parameters(), *classifier.named_buffers()]
     return {

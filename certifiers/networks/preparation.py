@@ -1,0 +1,79 @@
+"""Preparation, once a classifier: its members as networks, compared with it before any bound is computed."""
+
+import weakref
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from certifiers.certificate import Unsupported
+from certifiers.networks.network import Network
+from certifiers.networks.reading import read
+from certifiers.undisturbed import fingerprints
+from ensembles.aggregation import Aggregation
+from ensembles.ensemble import Ensemble, members_of
+
+#: How far the outputs of a network may be from the member's, for outputs of size 1.
+TOLERANCE = 1e-5
+
+#: How many random inputs a network is compared with its member on.
+SAMPLES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A classifier ready for bounds.
+
+    Attributes:
+        networks: the members that the classifier needs, in its order.
+        aggregation: how their logits become scores; None: the one network's logits are the scores.
+    """
+
+    networks: tuple[Network, ...]
+    aggregation: Aggregation | None
+
+
+_prepared: "weakref.WeakKeyDictionary[nn.Module, tuple[object, Network]]" = weakref.WeakKeyDictionary()
+
+
+def prepare(classifier: nn.Module, x: Float[Tensor, "batch *shape"]) -> Prepared:
+    """The networks of a classifier, in float64 on the CPU; the classifier is left as it is.
+
+    A member is read once and remembered as long as it lives and its weights are not written to. Each call compares the
+    networks with the members on `x` itself, and the first one on random inputs as well.
+
+    Raises:
+        Unsupported: a layer has no bounds, or a network's outputs differ from its member's.
+    """
+    networks = []
+    for number, member in enumerate(members_of(classifier)):
+        name = f"member {number + 1}" if isinstance(classifier, Ensemble) else "the classifier"
+        known = _prepared.get(member)
+        marks = fingerprints(member)
+        if known is None or known[0] != marks:
+            network = read(member, x[:1])
+            generator = torch.Generator().manual_seed(0)
+            _compare(member, network, torch.rand(SAMPLES, *x.shape[1:], generator=generator).to(x), name)
+            _prepared[member] = (marks, network)
+        else:
+            network = known[1]
+        _compare(member, network, x, name)
+        networks.append(network)
+    opened = members_of(classifier) != [classifier]
+    return Prepared(tuple(networks), classifier.aggregation if opened and isinstance(classifier, Ensemble) else None)
+
+
+def _compare(member: nn.Module, network: Network, x: Tensor, name: str) -> None:
+    if network.shapes[0] != tuple(x.shape[1:]):
+        raise Unsupported(f"{name} was read for inputs of shape {network.shapes[0]}, not {tuple(x.shape[1:])}.")
+    wanted = member(x).detach().cpu().double()
+    found = network(x.detach().cpu().double())
+    if found.shape != wanted.shape or not bool(
+        torch.isclose(found, wanted, rtol=TOLERANCE, atol=TOLERANCE * max(1.0, float(wanted.abs().max()))).all()
+    ):
+        off = float((found - wanted).abs().max()) if found.shape == wanted.shape else float("nan")
+        raise Unsupported(
+            f"{name}: the network that was read differs from it by up to {off:g}, where {TOLERANCE:g} is allowed. What "
+            "it computes is not what its recorded layers compute; smoothing certifies any classifier."
+        )

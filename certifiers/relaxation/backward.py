@@ -1,0 +1,250 @@
+"""Backward linear bounds (CROWN) in plain torch, a row at a time, so that samples of a batch share nothing."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from certifiers.certificate import Unsupported
+from certifiers.networks import Add, Network, Shift
+from certifiers.relaxation.affine import AFFINE, cast, sides
+from certifiers.relaxation.ball import Ball
+from certifiers.relaxation.intervals import Interval, intervals
+from certifiers.relaxation.rows import Rows
+
+#: Where the bounds on the inputs of the ReLUs come from: intervals alone (CROWN-IBP), or CROWN itself.
+Intermediate = Literal["ibp", "crown"]
+
+#: How many numbers the coefficients of one pass may be; rows beyond are done in another.
+LARGEST_PASS = 2**24
+
+
+class Planes(NamedTuple):
+    """Linear functions `rows . x + offset` of a value, below something over the ball of each row's sample.
+
+    `size` is the sum of the absolute values of the terms of `offset`, by which rounding is bounded.
+    """
+
+    rows: Rows
+    offset: Float[Tensor, "rows"]
+    size: Float[Tensor, "rows"]
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxed:
+    """Linear bounds on the nonlinear layers of a network over a ball.
+
+    Attributes:
+        network: the network, in the ball's precision.
+        ball: the inputs.
+        bounds: by number of a nonlinear layer, the interval of what it reads.
+        relaxations: by number of a layer, its linear bounds.
+    """
+
+    network: Network
+    ball: Ball
+    bounds: Mapping[int, Interval]
+    relaxations: "Mapping[int, ReLUBounds | MaxPoolBounds]"
+
+
+@dataclass(frozen=True, eq=False)
+class ReLUBounds:
+    """`lower z <= relu(z) <= upper z + offset` for z in [l, u] (Zhang et al., NeurIPS 2018, section 3.3).
+
+    Where l < 0 < u: `upper = u / (u - l)`, `offset = -upper l`, and `lower` is 1 where u >= -l, else 0, which has the
+    smaller area. Elsewhere both are the ReLU itself.
+    """
+
+    lower: Float[Tensor, "batch *shape"]
+    upper: Float[Tensor, "batch *shape"]
+    offset: Float[Tensor, "batch *shape"]
+
+    @classmethod
+    def of(cls, interval: Interval) -> "ReLUBounds":
+        """The bounds for an interval."""
+        low, high = interval
+        unstable = (low < 0) & (high > 0)
+        upper = torch.where(unstable, high / (high - low), (low >= 0).to(low))
+        offset = torch.where(unstable, -upper * low, 0.0)
+        lower = torch.where(unstable, (high >= -low).to(low), upper)
+        # An interval that is not one poisons what follows, and NaN is never certified.
+        broken = ~(low <= high)
+        return cls(lower, torch.where(broken, torch.nan, upper), offset)
+
+    def backward(self, rows: Rows) -> Planes:
+        """Coefficients of the outputs, for a lower bound, become those of the inputs, and a constant."""
+        positive, negative = rows.values.clamp(min=0), rows.values.clamp(max=0)
+        constant = (negative * rows.of(self.offset)).flatten(1).sum(1)
+        passed = positive * rows.of(self.lower) + negative * rows.of(self.upper)
+        return Planes(replace(rows, values=passed), constant, -constant)
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPoolBounds:
+    """A maximum lies above the entry that has the largest lower bound, and below the largest upper bound.
+
+    Where that entry's lower bound is not below the upper bounds of all others, it is the maximum itself.
+    """
+
+    chosen: Float[Tensor, "batch channels height width"]
+    sure: Float[Tensor, "batch channels lower narrower"]
+    highest: Float[Tensor, "batch channels lower narrower"]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, layer: nn.MaxPool2d, interval: Interval, name: str) -> "MaxPoolBounds":
+        """The bounds for an interval.
+
+        Raises:
+            Unsupported: windows overlap or are padded.
+        """
+        low, high = interval
+        size, stride, padding = sides(layer.kernel_size), sides(layer.stride), sides(layer.padding)
+        if size != stride or padding != (0, 0):
+            raise Unsupported(f"{name}: linear bounds need pooling windows side by side and without padding.")
+        lowest, index = functional.max_pool2d(low, size, return_indices=True)
+        chosen = torch.zeros_like(low).flatten(2).scatter_(2, index.flatten(2), 1.0).reshape(low.shape)
+        others = functional.max_pool2d(high.masked_fill(chosen > 0, -math.inf), size)
+        highest = functional.max_pool2d(high, size)
+        # NaN compares as false and stays in `highest`, where negative coefficients meet it.
+        return cls(chosen, (lowest >= others).to(low), highest, size)
+
+    def backward(self, rows: Rows) -> Planes:
+        """Coefficients of the outputs, for a lower bound, become those of the inputs, and a constant."""
+        negative = rows.values.clamp(max=0) * (1 - rows.of(self.sure))
+        terms = (negative * rows.of(self.highest)).flatten(1)
+        routed = replace(rows, values=rows.values - negative).spread(self.size, tuple(self.chosen.shape[1:]))
+        passed = replace(routed, values=routed.values * routed.of(self.chosen))
+        return Planes(passed, terms.sum(1), terms.abs().sum(1))
+
+
+def relaxed(network: Network, ball: Ball, intermediate: Intermediate = "crown") -> Relaxed:
+    """Bounds on every nonlinear layer of a network, from the input on.
+
+    Intervals come first; with `crown`, those ReLU inputs that they leave unstable are bounded backward, each sample's
+    own, and keep the tighter of both on either side. What intervals leave stable stays so.
+
+    Raises:
+        Unsupported: a layer has no linear bounds here.
+    """
+    network = cast(network, ball.center)
+    boxes = intervals(network, ball)
+    bounds: dict[int, Interval] = {}
+    relaxations: dict[int, ReLUBounds | MaxPoolBounds] = {}
+    direct = _directly_bounded(network)
+    for number, (layer, sources) in enumerate(zip(network.layers, network.sources, strict=True)):
+        if not isinstance(layer, (nn.ReLU, nn.MaxPool2d)):
+            continue
+        interval = boxes[sources[0]]
+        if intermediate == "crown" and sources[0] not in direct:
+            so_far = Relaxed(network, ball, bounds, relaxations)
+            interval = _tightened(so_far, sources[0], interval, everywhere=isinstance(layer, nn.MaxPool2d))
+        bounds[number] = interval
+        relaxations[number] = (
+            ReLUBounds.of(interval)
+            if isinstance(layer, nn.ReLU)
+            else MaxPoolBounds.of(layer, interval, network.names[number])
+        )
+    return Relaxed(network, ball, bounds, relaxations)
+
+
+def _directly_bounded(network: Network) -> set[int]:
+    """Values whose intervals are as tight as backward bounds: at most one affine map of the input."""
+    inputs, found = {0}, {0}
+    for number, (layer, sources) in enumerate(zip(network.layers, network.sources, strict=True)):
+        if isinstance(layer, nn.Flatten) and sources[0] in inputs:
+            inputs.add(number + 1)
+        if (isinstance(layer, (nn.Linear, nn.Conv2d, nn.Flatten)) and sources[0] in inputs) or (
+            isinstance(layer, Shift) and sources[0] in found
+        ):
+            found.add(number + 1)
+    return found
+
+
+def _tightened(so_far: Relaxed, value: int, interval: Interval, *, everywhere: bool) -> Interval:
+    """Backward bounds on the entries of a value that an interval leaves open, or on all of them."""
+    low, high = interval
+    asked = torch.ones_like(low, dtype=torch.bool) if everywhere else (low < 0) & (high > 0)
+    places = asked.flatten(1).nonzero()
+    if not len(places):
+        return interval
+    owner, entry = places[:, 0], places[:, 1]
+    lower, upper = low.flatten(1).clone(), high.flatten(1).clone()
+    at_once = _rows_at_once(so_far.network)
+    for first in range(0, len(owner), at_once):
+        own, at = owner[first : first + at_once], entry[first : first + at_once]
+        least = so_far.ball.least(*backward(so_far, value, Rows.entries(at, own, tuple(low.shape[1:]), low)))
+        lower[own, at] = torch.maximum(lower[own, at], least[: len(at)])
+        upper[own, at] = torch.minimum(upper[own, at], -least[len(at) :])
+    return lower.reshape(low.shape), upper.reshape(high.shape)
+
+
+def _rows_at_once(network: Network) -> int:
+    return max(1, LARGEST_PASS // max(math.prod(shape) for shape in network.shapes))
+
+
+def backward(relaxed: Relaxed, value: int, rows: Rows) -> Planes:
+    """Linear functions of the input below `rows . value` over the ball of each row's sample.
+
+    Raises:
+        Unsupported: a layer has no linear bounds here.
+    """
+    network = relaxed.network
+    waiting: dict[int, Rows] = {value: rows}
+    offset, size = rows.values.new_zeros(len(rows.values)), rows.values.new_zeros(len(rows.values))
+    for number in range(value - 1, -1, -1):
+        if (own := waiting.pop(number + 1, None)) is None:
+            continue
+        layer, sources = network.layers[number], network.sources[number]
+        if isinstance(layer, Add):
+            parts = [own, own]
+        elif isinstance(layer, AFFINE):
+            constant, terms = constant_part(layer, own)
+            offset, size = offset + constant, size + terms
+            parts = [own.through(layer, network.shapes[sources[0]])]
+        elif number in relaxed.relaxations:
+            part, constant, terms = relaxed.relaxations[number].backward(own)
+            offset, size, parts = offset + constant, size + terms, [part]
+        else:
+            raise Unsupported(f"{network.names[number]}: no linear bounds are known for {type(layer).__name__}.")
+        for source, part in zip(sources, parts, strict=True):
+            waiting[source] = waiting[source].plus(part) if source in waiting else part
+    found = waiting.get(0)
+    if found is None:
+        shape = network.shapes[0]
+        found = Rows(rows.values.new_zeros(len(rows.values), *shape), rows.owner, shape)
+    return Planes(found, offset, size)
+
+
+def constant_part(layer: nn.Module, rows: Rows) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
+    """What a layer's bias adds to linear functions of its outputs, and the size of the terms of that sum."""
+    if isinstance(layer, nn.Linear):
+        return rows.values @ layer.bias, rows.values.abs() @ layer.bias.abs()
+    if isinstance(layer, nn.Conv2d):
+        assert layer.bias is not None  # noqa: S101
+        return rows.values.sum((2, 3)) @ layer.bias, rows.values.abs().sum((2, 3)) @ layer.bias.abs()
+    if isinstance(layer, Shift):
+        return rows.dot(layer.offset), replace(rows, values=rows.values.abs()).dot(layer.offset.abs())
+    return rows.values.new_zeros(len(rows.values)), rows.values.new_zeros(len(rows.values))
+
+
+def planes(relaxed: Relaxed, specification: Float[Tensor, "batch rows outputs"]) -> Planes:
+    """Linear functions of the input below `specification . output`; rows of one sample follow each other."""
+    batch, count = specification.shape[:2]
+    values = specification.to(relaxed.ball.center).flatten(0, 1)
+    owner = torch.arange(batch, device=values.device).repeat_interleave(count)
+    at_once = _rows_at_once(relaxed.network)
+    output, shape = len(relaxed.network.layers), relaxed.network.shapes[-1]
+    slopes, constants = [], []
+    for first in range(0, len(values), at_once):
+        part = slice(first, first + at_once)
+        rows, *constant = backward(relaxed, output, Rows(values[part], owner[part], shape))
+        slopes.append(rows.whole().values)
+        constants.append(constant)
+    offset, size = (torch.cat(column) for column in zip(*constants, strict=True))
+    return Planes(Rows(torch.cat(slopes), owner, relaxed.network.shapes[0]), offset, size)

@@ -1,0 +1,127 @@
+"""The certifiers of this family: a relaxation, asked for the margins of a classifier at a radius."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor, nn
+
+from certifiers.certificate import Norm, ThreatModel
+from certifiers.decision import DecisionCertifier
+from certifiers.networks import prepare
+from certifiers.randomness import KeyedRandomness
+from certifiers.registry import register
+from certifiers.relaxation.ball import Ball
+from certifiers.relaxation.ensemble_margins import ensemble_margins
+from certifiers.relaxation.relaxation import BackwardBounds, Bounds, IntervalBounds
+from ensembles.parameters import PositiveInt, execution_field
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelaxationCertifier(DecisionCertifier):
+    """Margins of networks and ensembles from a relaxation of their ReLUs.
+
+    Single members, weighted averages and max-margin ensembles of logits or confidences: see `ensemble_margins`. Balls
+    are cut to the box [0, 1].
+
+    Attributes:
+        batch_size: images at once; halved when memory runs out.
+    """
+
+    norms: ClassVar[frozenset[Norm]] = frozenset(Norm)
+
+    batch_size: PositiveInt = execution_field(default=8)
+
+    @abstractmethod
+    def bounds(self, ball: Ball) -> Bounds:
+        """The relaxation over a ball."""
+
+    def inputs(self, x: Float[Tensor, "batch *shape"]) -> Tensor:
+        """The images in the precision in which bounds are computed."""
+        return x.double()
+
+    def margins(
+        self,
+        classifier: nn.Module,
+        x: Float[Tensor, "batch *shape"],
+        prediction: Int64[Tensor, "batch"],
+        radius: Float64[Tensor, "batch"],
+        threat: ThreatModel,
+        rng: KeyedRandomness,
+    ) -> Float64[Tensor, "batch classes"]:
+        """The lower bounds on the margins."""
+        prepared = prepare(classifier, x)
+        ball = Ball.around(self.inputs(x), radius, threat)
+        found: list[Tensor] = []
+        first, at_once = 0, self.batch_size
+        while first < len(x):
+            part = slice(first, first + at_once)
+            try:
+                found.append(ensemble_margins(prepared, self.bounds(ball.part(part)), prediction[part]))
+            except (MemoryError, RuntimeError) as error:
+                if at_once == 1 or not _is_out_of_memory(error):
+                    raise
+                at_once //= 2
+            else:
+                first += at_once
+        return torch.cat(found)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeCertifier(RelaxationCertifier):
+    """Bounds computed in this package, in plain torch.
+
+    Attributes:
+        dtype: the precision; float32 is about twice as fast and gives away more to rounding.
+    """
+
+    dtype: Literal["float64", "float32"] = "float64"
+
+    def inputs(self, x: Float[Tensor, "batch *shape"]) -> Tensor:
+        """The images in `dtype`."""
+        return x.to(getattr(torch, self.dtype))
+
+
+@register("native-ibp")
+@dataclass(frozen=True, kw_only=True)
+class NativeIBP(NativeCertifier):
+    """Interval bound propagation (Gowal et al., ICCV 2019) in plain torch, the last layer merged with the margins."""
+
+    version: ClassVar[int] = 1
+
+    def bounds(self, ball: Ball) -> Bounds:
+        """Intervals."""
+        return IntervalBounds(ball)
+
+
+@register("native-crown-ibp")
+@dataclass(frozen=True, kw_only=True)
+class NativeCROWNIBP(NativeCertifier):
+    """CROWN-IBP (Zhang et al., ICLR 2020) in plain torch: backward linear bounds over intervals of the layers."""
+
+    version: ClassVar[int] = 1
+
+    def bounds(self, ball: Ball) -> Bounds:
+        """Backward bounds with intermediate bounds from intervals."""
+        return BackwardBounds(ball, "ibp")
+
+
+@register("native-crown")
+@dataclass(frozen=True, kw_only=True)
+class NativeCROWN(NativeCertifier):
+    """CROWN (Zhang et al., NeurIPS 2018) in plain torch, each sample's unstable neurons bounded alone.
+
+    Members of a weighted average of logits are bounded jointly: their linear functions of the input are added first.
+    """
+
+    version: ClassVar[int] = 1
+
+    def bounds(self, ball: Ball) -> Bounds:
+        """Backward bounds, intermediate ones too."""
+        return BackwardBounds(ball, "crown")

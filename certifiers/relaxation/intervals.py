@@ -1,0 +1,84 @@
+"""Interval bound propagation in plain torch: an interval for every value of a network."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from certifiers.certificate import Norm, Unsupported
+from certifiers.networks import Add, Network
+from certifiers.relaxation.affine import AFFINE, cast, magnitude, row_norms
+from certifiers.relaxation.ball import ROUNDINGS, Ball
+
+#: A lower and an upper bound of a value, a sample at a time.
+Interval = tuple[Float[Tensor, "batch *shape"], Float[Tensor, "batch *shape"]]
+
+
+def intervals(network: Network, ball: Ball, until: int | None = None) -> list[Interval]:
+    """Intervals that hold all values of a network over the ball, a value each (Gowal et al., ICCV 2019, section 3).
+
+    An affine layer maps center m and half width d to `W m + b` and `|W| d`. The first one is bounded over the l1 or l2
+    ball itself, `W x + b -+ radius ||W_k||_dual` (Wong & Kolter, ICML 2018), and over its box.
+
+    Args:
+        network: the network, in any precision; the ball's is used.
+        ball: the inputs.
+        until: bound the values up to this one only.
+
+    Raises:
+        Unsupported: a layer has no interval arithmetic here.
+    """
+    network = cast(network, ball.center)
+    found: list[Interval] = [(ball.lower, ball.upper)]
+    inputs = {0}  # values that are the input, perhaps flattened
+    for number, (layer, sources, name) in enumerate(zip(network.layers, network.sources, network.names, strict=True)):
+        if until is not None and number >= until:
+            break
+        lower, upper = found[sources[0]]
+        if isinstance(layer, nn.ReLU):
+            found.append((lower.clamp(min=0), upper.clamp(min=0)))
+        elif isinstance(layer, nn.MaxPool2d):
+            found.append((layer(lower), layer(upper)))
+        elif isinstance(layer, Add):
+            others = found[sources[1]]
+            found.append((lower + others[0], upper + others[1]))
+        elif isinstance(layer, AFFINE):
+            center, half = (lower + upper) / 2, (upper - lower) / 2
+            middle, width = layer(center), magnitude(layer, half)
+            slack = ROUNDINGS * torch.finfo(middle.dtype).eps * (width + middle.abs())
+            lower, upper = middle - width - slack, middle + width + slack
+            if sources[0] in inputs and ball.norm is not Norm.LINF and isinstance(layer, (nn.Linear, nn.Conv2d)):
+                order = 2.0 if ball.norm is Norm.L2 else torch.inf
+                own = ball.center.reshape(len(ball), *network.shapes[sources[0]])
+                radius = ball.radius.reshape(-1, *(1 for _ in lower.shape[1:]))
+                value, reach = layer(own), radius * row_norms(layer, network.shapes[sources[0]], order)
+                slack = ROUNDINGS * torch.finfo(value.dtype).eps * (value.abs() + reach)
+                lower, upper = torch.maximum(lower, value - reach - slack), torch.minimum(upper, value + reach + slack)
+            found.append((lower, upper))
+            if sources[0] in inputs and isinstance(layer, nn.Flatten):
+                inputs.add(number + 1)
+        else:
+            raise Unsupported(f"{name}: no interval arithmetic is known for {type(layer).__name__}.")
+    return found
+
+
+def interval_lower(
+    network: Network, ball: Ball, specification: Float[Tensor, "batch rows outputs"]
+) -> Float[Tensor, "batch rows"]:
+    """Lower bounds on `specification . output`: the last layer, where it is linear, is multiplied in first."""
+    network = cast(network, ball.center)
+    specification = specification.to(ball.center)
+    last = network.layers[-1]
+    found = intervals(network, ball, until=len(network.layers) - isinstance(last, nn.Linear))
+    if not isinstance(last, nn.Linear):
+        return _rounded(specification, specification.new_zeros(specification.shape[:2]), found[-1])
+    return _rounded(specification @ last.weight, specification @ last.bias, found[network.sources[-1][0]])
+
+
+def _rounded(
+    weight: Float[Tensor, "batch rows features"], bias: Float[Tensor, "batch rows"], interval: Interval
+) -> Float[Tensor, "batch rows"]:
+    lower, upper = interval
+    center, half = (lower + upper) / 2, (upper - lower) / 2
+    value = torch.einsum("brf,bf->br", weight, center) - torch.einsum("brf,bf->br", weight.abs(), half) + bias
+    size = torch.einsum("brf,bf->br", weight.abs(), torch.maximum(lower.abs(), upper.abs())) + bias.abs()
+    return value - ROUNDINGS * torch.finfo(value.dtype).eps * size
