@@ -175,6 +175,7 @@ def _entry(
         ],
         "diagnostics": flat(diversity),
         "details": {
+            "labels": dict(zip(("aggregation", "certifier"), cell.labels, strict=True)),
             "aggregation": cell.aggregation.describe(),
             **({"fitted": task.ensemble.aggregation.describe()} if task and needs_fit(cell) else {}),
             "certifier": cell.certifier.describe(),

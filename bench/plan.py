@@ -25,6 +25,8 @@ class Cell:
     certifier: Certifier
     threat: ThreatModel
     reason: str = ""
+    #: What the board calls its aggregation and, as the spec does, its certifier.
+    labels: tuple[str, str] = ("", "")
 
     def key_fields(
         self, weights: Sequence[str], spec: ExperimentSpec, images: Split, combined: Aggregation | None = None
@@ -160,6 +162,7 @@ def _cell(
         certifier=method,
         threat=threat,
         reason=reason,
+        labels=(_short(aggregation), certifier),
     )
 
 

@@ -18,6 +18,7 @@ from leaderboards import escaping, numerals
 from leaderboards.board import Board
 from leaderboards.plots import DARK, LIGHT, curves_svg, drawn_lines
 from leaderboards.radii import format_radius
+from leaderboards.side_by_side import side_by_side, stages
 from leaderboards.tables import reading_guide
 from leaderboards.training import diagnostic_names, searches
 
@@ -53,6 +54,8 @@ def html_page(board: Board) -> str:
         drawn=len(drawn_lines(board)),
         diagnostics=diagnostic_names(board),
         searches=searches(board),
+        side_by_side=side_by_side(board),
+        stages=stages(board),
         curves_light=_data_address(curves_svg(board, LIGHT)),
         curves_dark=_data_address(curves_svg(board, DARK)),
         nothing=numerals.NOTHING,

@@ -4,6 +4,7 @@ from leaderboards import escaping, numerals
 from leaderboards.board import Board, Line
 from leaderboards.radii import format_radius
 from leaderboards.scores import Scores
+from leaderboards.side_by_side import side_by_side, stages
 from leaderboards.training import diagnostic_names, searches
 
 
@@ -42,6 +43,7 @@ def markdown_page(board: Board) -> str:
     blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in table) if rows else "No entry is complete.")
     if board.unranked:
         blocks += ["## Without numbers", "\n".join(f"- {_without(line)}" for line in board.unranked)]
+    blocks += _side_by_side_blocks(board)
     blocks += _training_blocks(board)
     blocks += ["## How to read it", "\n".join(f"- {text(sentence)}" for sentence in reading_guide(board))]
     if board.spec_text.strip():
@@ -51,6 +53,33 @@ def markdown_page(board: Board) -> str:
             escaping.markdown_fence(board.spec_text, "toml"),
         ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _side_by_side_blocks(board: Board) -> list[str]:
+    """Certifiers as groups of columns, where a classifier meets several; and what each stage of a cascade settled."""
+    text, blocks = escaping.markdown, []
+    if view := side_by_side(board):
+        radii = [format_radius(radius) for radius in board.radii]
+        at = [f"{text(name)} r = {radius}" for name in view.certifiers for radius in (*radii, "s / image")]
+        head = ["ensemble", "aggregation", *(column.replace("r = s / image", "s / image") for column in at)]
+        rows = [head, [":--", ":--", *["--:"] * len(at)]]
+        for classifier, lines in view.lines.items():
+            cells = [text(name) for name in classifier]
+            for line in lines:
+                if line is None or line.scores is None:
+                    cells += [numerals.NOTHING] * (len(radii) + 1)
+                else:
+                    cells += [numerals.percent(share.value) for share in line.scores.certified]
+                    cells.append(numerals.quantity(line.scores.seconds))
+            rows.append(cells)
+        blocks += ["## Certifiers side by side", "\n".join(f"| {' | '.join(cells)} |" for cells in rows)]
+    if settled := stages(board):
+        items = [
+            f"- {text(name)}: " + ", ".join(f"{text(stage)} {count}" for stage, count in counts.items())
+            for name, counts in settled.items()
+        ]
+        blocks += ["## Images settled by each stage", "\n".join(items)]
+    return blocks
 
 
 def _training_blocks(board: Board) -> list[str]:

@@ -29,6 +29,15 @@ def cast(network: Network, like: Tensor) -> Network:
     return known[like.dtype]
 
 
+def linear_part(layer: nn.Module, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *out"]:
+    """`W x`."""
+    if isinstance(layer, nn.Linear):
+        return functional.linear(x, layer.weight)
+    if isinstance(layer, nn.Conv2d):
+        return _convolved(layer, x, layer.weight)
+    return x if isinstance(layer, Shift) else torch.as_tensor(layer(x))
+
+
 def magnitude(layer: nn.Module, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *out"]:
     """`|W| x`: how far the outputs can move when the inputs move by x."""
     if isinstance(layer, nn.Linear):

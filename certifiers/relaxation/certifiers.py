@@ -13,6 +13,7 @@ from certifiers.decision import DecisionCertifier
 from certifiers.networks import prepare
 from certifiers.randomness import KeyedRandomness
 from certifiers.registry import register
+from certifiers.relaxation.backward import Intermediate
 from certifiers.relaxation.ball import Ball
 from certifiers.relaxation.ensemble_margins import ensemble_margins
 from certifiers.relaxation.relaxation import BackwardBounds, Bounds, IntervalBounds
@@ -100,28 +101,51 @@ class NativeIBP(NativeCertifier):
         return IntervalBounds(ball)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackwardCertifier(NativeCertifier):
+    """Backward linear bounds, with intermediate bounds as the subclass says."""
+
+    intermediate: ClassVar[Intermediate]
+
+    def bounds(self, ball: Ball) -> BackwardBounds:
+        """Backward bounds."""
+        return BackwardBounds(ball, self.intermediate)
+
+    def descending(
+        self,
+        classifier: nn.Module,
+        x: Float[Tensor, "batch *shape"],
+        prediction: Int64[Tensor, "batch"],
+        radii: Float64[Tensor, "level batch"],
+        threat: ThreatModel,
+    ) -> Float64[Tensor, "level batch classes"]:
+        """`margins` at several radii an image, the largest first, all from the bounds on neurons at the largest one."""
+        prepared = prepare(classifier, x)
+        largest = self.bounds(Ball.around(self.inputs(x), radii[0], threat))
+        return torch.stack(
+            [
+                ensemble_margins(prepared, largest.within(Ball.around(self.inputs(x), radius, threat)), prediction)
+                for radius in radii
+            ]
+        )
+
+
 @register("native-crown-ibp")
 @dataclass(frozen=True, kw_only=True)
-class NativeCROWNIBP(NativeCertifier):
+class NativeCROWNIBP(BackwardCertifier):
     """CROWN-IBP (Zhang et al., ICLR 2020) in plain torch: backward linear bounds over intervals of the layers."""
 
     version: ClassVar[int] = 1
-
-    def bounds(self, ball: Ball) -> Bounds:
-        """Backward bounds with intermediate bounds from intervals."""
-        return BackwardBounds(ball, "ibp")
+    intermediate: ClassVar[Intermediate] = "ibp"
 
 
 @register("native-crown")
 @dataclass(frozen=True, kw_only=True)
-class NativeCROWN(NativeCertifier):
+class NativeCROWN(BackwardCertifier):
     """CROWN (Zhang et al., NeurIPS 2018) in plain torch, each sample's unstable neurons bounded alone.
 
     Members of a weighted average of logits are bounded jointly: their linear functions of the input are added first.
     """
 
     version: ClassVar[int] = 1
-
-    def bounds(self, ball: Ball) -> Bounds:
-        """Backward bounds, intermediate ones too."""
-        return BackwardBounds(ball, "crown")
+    intermediate: ClassVar[Intermediate] = "crown"

@@ -51,16 +51,28 @@ class BackwardBounds(Bounds):
     `min (a_1 + a_2) . x >= min a_1 . x + min a_2 . x`: what the members disagree on cancels.
     """
 
-    def __init__(self, ball: Ball, intermediate: Intermediate) -> None:
+    def __init__(self, ball: Ball, intermediate: Intermediate, around: "BackwardBounds | None" = None) -> None:
         self.ball = ball
         self.intermediate = intermediate
+        self._around = around
         self._relaxed: dict[Network, Relaxed] = {}
 
     def relaxed(self, network: Network) -> Relaxed:
         """The bounds on the nonlinear layers of a network, computed once."""
+        if self._around is not None:
+            return self._around.relaxed(network)
         if network not in self._relaxed:
             self._relaxed[network] = relaxed(network, self.ball, self.intermediate)
         return self._relaxed[network]
+
+    def within(self, ball: Ball) -> "BackwardBounds":
+        """Bounds over balls within these, of the same centers, with the same bounds on the nonlinear layers.
+
+        Looser than bounds of their own, and far cheaper: what holds on a ball holds on its parts.
+        """
+        if not bool((ball.radius <= self.ball.radius).all()):
+            raise ValueError(f"A ball of radius {ball.radius.tolist()} is not within {self.ball.radius.tolist()}.")
+        return BackwardBounds(ball, self.intermediate, around=self)
 
     def planes(
         self, networks: Sequence[Network], specifications: Sequence[Float[Tensor, "batch rows outputs"]]
