@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup leaderboard zoo test check format bench clean
+.PHONY: help setup leaderboard zoo board-deterministic test check format bench clean
 
 help:  ## Show this list.
-	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 30
 
 setup: $(READY)  ## Create .venv with the exact versions of constraints.txt.
 
@@ -17,6 +17,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@echo "Setting up $(VENV) (once; a few minutes) ..." >&2
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,vision]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps auto-LiRPA==0.3
 	@touch $@
 
 leaderboard: $(READY)  ## Train, certify and publish the quickstart board (resumes if interrupted).
@@ -24,6 +25,10 @@ leaderboard: $(READY)  ## Train, certify and publish the quickstart board (resum
 
 zoo: $(READY)  ## Train and rank the published objectives (resumes if interrupted).
 	$(BIN)/certbench run training-zoo
+
+board-deterministic: $(READY)  ## Rank the deterministic certifiers, in linf and in l2 (resumes if interrupted).
+	$(BIN)/certbench run deterministic-mnist5k
+	$(BIN)/certbench run deterministic-mnist5k-l2
 
 test: $(READY)  ## Run the tests.
 	$(BIN)/python -m pytest

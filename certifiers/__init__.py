@@ -5,7 +5,7 @@ found = certifier.certify(ensemble, inputs, ThreatModel(norm="l2"))
 found.prediction, found.radius, found.verdict, found.failure_probability, found.evidence, found.cost
 """
 
-from certifiers import exact, relaxation, smoothing
+from certifiers import cascade, exact, lipschitz, relaxation, smoothing
 from certifiers.certificate import (
     Certificates,
     Cost,
@@ -36,10 +36,12 @@ __all__ = [
     "ThreatModel",
     "Unsupported",
     "Verdict",
+    "cascade",
     "create",
     "exact",
     "from_mapping",
     "get",
+    "lipschitz",
     "names",
     "origin",
     "register",

@@ -1,9 +1,9 @@
 """The second family: certifiers that decide one radius at a time, and the search over radii around them."""
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast, final
 
 import torch
@@ -21,12 +21,42 @@ Decide = Callable[[Float64[Tensor, "batch"]], Bool[Tensor, "batch"]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a search has to say of its images beside the radii that were proved; each as in `Findings`.
+
+    Attributes:
+        verdict: of images for which no radius was proved; None: UNKNOWN.
+        reason: why there is no certificate.
+        evidence: columns of numbers or strings.
+    """
+
+    verdict: Int64[Tensor, "batch"] | None = None
+    reason: Sequence[str] | None = None
+    evidence: Mapping[str, Tensor | Sequence[str]] = field(default_factory=dict)
+
+
+class Inquiry(ABC):
+    """One search: its images, and what a method keeps from one radius to the next."""
+
+    @abstractmethod
+    def margins(self, radius: Float64[Tensor, "batch"]) -> Float[Tensor, "batch classes"]:
+        """`DecisionCertifier.margins` at these radii; images with radius 0 are not asked for."""
+
+    def report(self) -> Report:
+        """What is to be said once the search is over."""
+        return Report()
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecisionCertifier(Certifier):
     """A certifier that bounds the class margins at a given radius. An author writes `margins`.
 
     The search reports only radii that were themselves proved, so that nothing is assumed of how the bounds
     depend on the radius. Every radius tried is a float32 number, so that an author who computes in float32
     bounds the very ball that is claimed: grid radii are rounded up to one (and reported as asked).
+
+    Evidence of all of them: `margin`, the least bound on a margin to another class at `margin_radius`, the largest
+    radius that was asked.
 
     Attributes:
         bisection_steps: halvings of the bracket when no grid of radii is given.
@@ -60,6 +90,21 @@ class DecisionCertifier(Certifier):
         Raise `Unsupported` where the method does not apply.
         """
 
+    def inquiry(
+        self,
+        classifier: nn.Module,
+        x: Float[Tensor, "batch *shape"],
+        prediction: Int64[Tensor, "batch"],
+        threat: ThreatModel,
+        rng: KeyedRandomness,
+        questions: int,
+    ) -> Inquiry:
+        """A search of at most `questions` radii an image.
+
+        Replace it to keep something from one radius to the next, or to report verdicts and evidence.
+        """
+        return _Stateless(self, classifier, x, prediction, threat, rng)
+
     @final
     def _search(
         self,
@@ -90,20 +135,58 @@ class DecisionCertifier(Certifier):
         rng: KeyedRandomness,
     ) -> Findings:
         tried = torch.zeros(len(x), dtype=torch.int64)
-        prediction = own.prediction.to(x.device)
+        grid = None if radii is None else [radius for radius in radii if radius > 0]
+        questions = self.bisection_steps if grid is None else len(grid).bit_length()
+        inquiry = self.inquiry(classifier, x, own.prediction.to(x.device), threat, rng, questions)
+
+        margin, margin_radius = torch.full((len(x),), torch.nan, dtype=torch.float64), torch.zeros(len(x)).double()
 
         def decide(radius: Tensor) -> Tensor:
             asked = radius > 0
             tried.add_(asked)
-            bounds = self.margins(classifier, x.clone(), prediction, radius.to(x.device), threat, rng)
-            return positive_margins(bounds, own.prediction, own.classes) & asked
+            bounds = inquiry.margins(radius)
+            held = positive_margins(bounds, own.prediction, own.classes) & asked
+            largest = asked & (radius >= margin_radius)
+            margin[largest] = least_margins(bounds, own.prediction)[largest]
+            margin_radius[largest] = radius[largest]
+            return held
 
-        if radii is None:
+        if grid is None:
             limit = threat.box_diameter(x[0].numel())
             radius = search_by_bisection(decide, len(x), limit, self.bisection_steps)
         else:
-            radius = search_grid(decide, len(x), [grid for grid in radii if grid > 0])
-        return Findings(radius=radius, rounded=True, bound_passes=tried)
+            radius = search_grid(decide, len(x), grid)
+        report = inquiry.report()
+        # Nothing that is reported can take a proof away, or give one.
+        verdict = (
+            None if report.verdict is None else torch.where(radius > 0, int(Verdict.UNKNOWN), report.verdict.cpu())
+        )
+        return Findings(
+            radius=radius,
+            rounded=True,
+            bound_passes=tried,
+            verdict=verdict,
+            reason=report.reason,
+            evidence={"margin": margin, "margin_radius": margin_radius, **report.evidence},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Stateless(Inquiry):
+    """A search that asks the author's `margins`, and keeps nothing."""
+
+    certifier: DecisionCertifier
+    classifier: nn.Module
+    x: Tensor
+    prediction: Tensor
+    threat: ThreatModel
+    rng: KeyedRandomness
+
+    def margins(self, radius: Float64[Tensor, "batch"]) -> Tensor:
+        """The author's margins, of a copy of the images; their shape is looked at where they are read."""
+        return self.certifier.margins(
+            self.classifier, self.x.clone(), self.prediction, radius.to(self.x.device), self.threat, self.rng
+        )
 
 
 def positive_margins(bounds: Tensor, prediction: Int64[Tensor, "batch"], classes: int) -> Bool[Tensor, "batch"]:
@@ -122,6 +205,11 @@ def positive_margins(bounds: Tensor, prediction: Int64[Tensor, "batch"], classes
     return ((torch.isfinite(bounds) & (bounds > 0)) | ~others).all(1)
 
 
+def least_margins(bounds: Tensor, prediction: Int64[Tensor, "batch"]) -> Float64[Tensor, "batch"]:
+    """The smallest bound on a margin to another class; NaN where one is NaN."""
+    return bounds.detach().cpu().double().scatter(1, prediction[:, None], torch.inf).amin(1)
+
+
 def search_grid(decide: Decide, count: int, grid: Sequence[float]) -> Float64[Tensor, "batch"]:
     """The largest radius of an ascending grid that was proved, an image at a time; 0 where none was.
 
@@ -129,7 +217,7 @@ def search_grid(decide: Decide, count: int, grid: Sequence[float]) -> Float64[Te
     holds for the smaller ones, so what lies below a proved radius needs no proof of its own.
     """
     exact = torch.tensor([0.0, *grid], dtype=torch.float64)
-    tried = torch.tensor([0.0, *(_float32_at_least(radius) for radius in grid)], dtype=torch.float64)
+    tried = torch.tensor([0.0, *(float32_at_least(radius) for radius in grid)], dtype=torch.float64)
     proved = torch.zeros(count, dtype=torch.int64)
     refuted = torch.full((count,), len(exact))
     while bool((refuted - proved > 1).any()):
@@ -153,7 +241,8 @@ def search_by_bisection(decide: Decide, count: int, limit: float, steps: int) ->
     return proved
 
 
-def _float32_at_least(radius: float) -> float:
+def float32_at_least(radius: float) -> float:
+    """The least float32 number that is not below a radius: what is asked in its place."""
     nearest = torch.tensor(radius, dtype=torch.float64).float()
     if float(nearest) < radius:
         nearest = torch.nextafter(nearest, torch.full_like(nearest, math.inf))

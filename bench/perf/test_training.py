@@ -37,6 +37,7 @@ def steps(ensemble: Ensemble, objective: training.Objective, x: torch.Tensor, y:
         ("pdd+deg", {}),
         ("stability", {}),
         ("consistency", {}),
+        ("ibp", {}),
         ("macer", {"draws": 4}),
         ("smoothadv", {"steps": 2}),
     ],

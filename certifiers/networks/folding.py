@@ -162,10 +162,11 @@ def _as_layer(step: _Step, shape: tuple[int, ...]) -> nn.Module:
     factor, offset = channels
     layer: nn.Linear | nn.Conv2d
     if len(shape) == 1:
-        layer = nn.Linear(shape[0], shape[0], dtype=torch.float64)
+        layer = nn.Linear(shape[0], shape[0], dtype=torch.float64, device="meta").to_empty(device="cpu")
         layer.weight.data = torch.diag(factor)
     else:
-        layer = nn.Conv2d(shape[0], shape[0], 1, groups=shape[0], dtype=torch.float64)
+        layer = nn.Conv2d(shape[0], shape[0], 1, groups=shape[0], dtype=torch.float64, device="meta")
+        layer = layer.to_empty(device="cpu")
         layer.weight.data = factor.reshape(-1, 1, 1, 1).clone()
     bias_of(layer).data = offset.clone()
     return layer.requires_grad_(requires_grad=False)

@@ -207,7 +207,8 @@ def _conv2d(
         dilation=_pair(_constant(dilation, 1)),
         groups=_constant(groups, 1),
         dtype=torch.float64,
-    )
+        device="meta",  # random weights would be drawn otherwise
+    ).to_empty(device="cpu")
     layer.weight.data = kernel.detach().double().clone()
     given = _constant(bias)
     layer.bias.data = (  # type: ignore[union-attr]
@@ -373,6 +374,14 @@ def _fits(own: Sequence[int], shape: Sequence[int]) -> bool:
     )
 
 
+def _reversed_difference(reader: _Reader, x: _Value, other: _Value, alpha: _Value | None = None) -> tuple[Any, ...]:
+    return _elementwise(operator.sub)(reader, other, x, alpha)
+
+
+def _negative(reader: _Reader, x: _Value) -> tuple[Any, ...]:
+    return _elementwise(operator.mul)(reader, x, _Value(constant=-1.0))
+
+
 _TRANSLATIONS: dict[Any, Callable[..., tuple[Any, ...]]] = {
     aten.linear.default: _linear,
     aten.conv2d.default: _conv2d,
@@ -396,6 +405,8 @@ _TRANSLATIONS: dict[Any, Callable[..., tuple[Any, ...]]] = {
     aten.add.Tensor: _elementwise(operator.add),
     aten.add_.Tensor: _elementwise(operator.add),
     aten.sub.Tensor: _elementwise(operator.sub),
+    aten.rsub.Scalar: _reversed_difference,
+    aten.neg.default: _negative,
     aten.mul.Tensor: _elementwise(operator.mul),
     aten.div.Tensor: _elementwise(operator.truediv),
 }

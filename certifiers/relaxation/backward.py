@@ -21,7 +21,7 @@ from certifiers.relaxation.rows import Rows
 Intermediate = Literal["ibp", "crown"]
 
 #: How many numbers the coefficients of one pass may be; rows beyond are done in another.
-LARGEST_PASS = 2**24
+LARGEST_PASS = 2**22
 
 
 class Planes(NamedTuple):
@@ -74,14 +74,15 @@ class ReLUBounds:
         lower = torch.where(unstable, (high >= -low).to(low), upper)
         # An interval that is not one poisons what follows, and NaN is never certified.
         broken = ~(low <= high)
-        return cls(lower, torch.where(broken, torch.nan, upper), offset)
+        return cls(*(part.masked_fill(broken, torch.nan) for part in (lower, upper, offset)))
 
     def backward(self, rows: Rows) -> Planes:
         """Coefficients of the outputs, for a lower bound, become those of the inputs, and a constant."""
-        positive, negative = rows.values.clamp(min=0), rows.values.clamp(max=0)
-        constant = (negative * rows.of(self.offset)).flatten(1).sum(1)
-        passed = positive * rows.of(self.lower) + negative * rows.of(self.upper)
-        return Planes(replace(rows, values=passed), constant, -constant)
+        constant = torch.linalg.vecdot(
+            rows.values.clamp(max=0).flatten(1), rows.of(self.offset).expand_as(rows.values).flatten(1)
+        )
+        slope = torch.where(rows.values >= 0, rows.of(self.lower), rows.of(self.upper))
+        return Planes(replace(rows, values=rows.values * slope), constant, -constant)
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,19 +112,10 @@ def joint_max_margin(
     For some member i, over all k != i and l, j != y: `z_i[y] - z_i[l] + z_k[y] - z_k[j] > 0`. Where i's own gap is
     positive, a wrong k is outvoted by i; where it is not, every other k answers y with a larger gap.
     """
-    batch, members = len(prediction), len(networks)
-    own = pairs(prediction, classes)
-    others = torch.stack([torch.arange(classes - 1)] * batch)
-    others = others + (others >= prediction.cpu()[:, None])
-    own = own.gather(1, others[:, :, None].expand(-1, -1, classes).to(own.device))  # rows j != y
-    first = own.repeat_interleave(classes - 1, dim=1)
-    second = own.repeat(1, classes - 1, 1)
-    blocks: list[list[Tensor]] = [[] for _ in networks]
-    for leader in range(members):
-        for other in range(members):
-            if other != leader:
-                for member in range(members):
-                    part = first if member == leader else second if member == other else torch.zeros_like(first)
-                    blocks[member].append(part)
-    lower = bounds.lower(networks, [torch.cat(part, dim=1) for part in blocks])
-    return lower.double().reshape(batch, members, -1).amin(-1).amax(-1)
+    members = len(networks)
+    others = torch.arange(classes - 1, device=prediction.device).expand(len(prediction), -1)
+    others = others + (others >= prediction[:, None])
+    rows = pairs(prediction, classes).gather(1, others[:, :, None].expand(-1, -1, classes))  # rows j != y
+    couples = [(i, k) for i in range(members) for k in range(members) if k != i]
+    least = bounds.sums(networks, rows, couples).double().flatten(2).amin(-1)
+    return least.reshape(members, members - 1, -1).amin(1).amax(0)

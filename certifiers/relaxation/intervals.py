@@ -8,6 +8,7 @@ from certifiers.certificate import Norm, Unsupported
 from certifiers.networks import Add, Network
 from certifiers.relaxation.affine import AFFINE, cast, magnitude, row_norms
 from certifiers.relaxation.ball import ROUNDINGS, Ball
+from certifiers.relaxation.rows import Rows
 
 #: A lower and an upper bound of a value, a sample at a time.
 Interval = tuple[Float[Tensor, "batch *shape"], Float[Tensor, "batch *shape"]]
@@ -64,14 +65,32 @@ def intervals(network: Network, ball: Ball, until: int | None = None) -> list[In
 def interval_lower(
     network: Network, ball: Ball, specification: Float[Tensor, "batch rows outputs"]
 ) -> Float[Tensor, "batch rows"]:
-    """Lower bounds on `specification . output`: the last layer, where it is linear, is multiplied in first."""
+    """Lower bounds on `specification . output`: the last layer, where it is linear, is multiplied in first.
+
+    A linear layer of the input itself is bounded over the ball, not only over its box.
+    """
     network = cast(network, ball.center)
     specification = specification.to(ball.center)
     last = network.layers[-1]
     found = intervals(network, ball, until=len(network.layers) - isinstance(last, nn.Linear))
     if not isinstance(last, nn.Linear):
         return _rounded(specification, specification.new_zeros(specification.shape[:2]), found[-1])
-    return _rounded(specification @ last.weight, specification @ last.bias, found[network.sources[-1][0]])
+    source = network.sources[-1][0]
+    weight, bias = specification @ last.weight, specification @ last.bias
+    lower = _rounded(weight, bias, found[source])
+    if ball.norm is Norm.LINF or not _is_input(network, source):
+        return lower
+    owner = torch.arange(len(ball), device=weight.device).repeat_interleave(weight.shape[1])
+    rows = Rows(weight.reshape(-1, *network.shapes[0]), owner, network.shapes[0])
+    size = specification.abs() @ last.bias.abs()
+    return torch.maximum(lower, ball.least(rows, bias.flatten(), size.flatten()).reshape(lower.shape))
+
+
+def _is_input(network: Network, value: int) -> bool:
+    """Whether a value is the input, perhaps flattened."""
+    while value and isinstance(network.layers[value - 1], nn.Flatten):
+        (value,) = network.sources[value - 1]
+    return value == 0
 
 
 def _rounded(

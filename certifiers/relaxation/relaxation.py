@@ -27,6 +27,26 @@ class Bounds(ABC):
             Unsupported: a layer has no bounds in this relaxation.
         """
 
+    def sums(
+        self,
+        networks: Sequence[Network],
+        specification: Float[Tensor, "batch rows outputs"],
+        couples: Sequence[tuple[int, int]],
+    ) -> Float[Tensor, "couple batch rows rows"]:
+        """Lower bounds on `specification[l] . networks[i](x) + specification[j] . networks[k](x)`.
+
+        For each couple (i, k) of networks, and all rows l and j: by one question of many rows, unless a relaxation
+        knows better.
+        """
+        count = specification.shape[1]
+        first, second = specification.repeat_interleave(count, dim=1), specification.repeat(1, count, 1)
+        blocks: list[list[Tensor]] = [[] for _ in networks]
+        for leader, other in couples:
+            for member, block in enumerate(blocks):
+                block.append(first if member == leader else second if member == other else torch.zeros_like(first))
+        lower = self.lower(networks, [torch.cat(block, dim=1) for block in blocks])
+        return lower.reshape(len(specification), len(couples), count, count).transpose(0, 1)
+
 
 class IntervalBounds(Bounds):
     """Interval bound propagation; the intervals of several networks add."""
@@ -43,6 +63,16 @@ class IntervalBounds(Bounds):
             for network, specification in zip(networks, specifications, strict=True)
         ]
         return torch.stack(parts).sum(0)
+
+    def sums(
+        self,
+        networks: Sequence[Network],
+        specification: Float[Tensor, "batch rows outputs"],
+        couples: Sequence[tuple[int, int]],
+    ) -> Float[Tensor, "couple batch rows rows"]:
+        """Sums of the networks' own lower bounds."""
+        own = [self.lower([network], [specification]) for network in networks]
+        return torch.stack([own[i][:, :, None] + own[k][:, None, :] for i, k in couples])
 
 
 class BackwardBounds(Bounds):
@@ -92,3 +122,28 @@ class BackwardBounds(Bounds):
     ) -> Float[Tensor, "batch rows"]:
         """The least values of the summed linear functions."""
         return self.ball.least(*self.planes(networks, specifications)).reshape(specifications[0].shape[:2])
+
+    def sums(
+        self,
+        networks: Sequence[Network],
+        specification: Float[Tensor, "batch rows outputs"],
+        couples: Sequence[tuple[int, int]],
+    ) -> Float[Tensor, "couple batch rows rows"]:
+        """The least values of sums of linear functions: each network is gone through once, for its own rows."""
+        batch, count = specification.shape[:2]
+        own = [planes(self.relaxed(network), specification) for network in networks]
+        shape = own[0].rows.shape
+        owner = torch.arange(batch, device=specification.device).repeat_interleave(count * count)
+        found = []
+        for i, k in couples:
+            slope = _each_with_each(own[i].rows.values, own[k].rows.values, batch).reshape(-1, *shape)
+            offset = _each_with_each(own[i].offset, own[k].offset, batch).flatten()
+            size = _each_with_each(own[i].size, own[k].size, batch).flatten()
+            found.append(self.ball.least(Rows(slope, owner, shape), offset, size).reshape(batch, count, count))
+        return torch.stack(found)
+
+
+def _each_with_each(first: Tensor, second: Tensor, batch: int) -> Tensor:
+    """`first[l] + second[j]` for all rows l and j of each sample."""
+    first, second = (part.reshape(batch, -1, *part.shape[1:]) for part in (first, second))
+    return first[:, :, None] + second[:, None, :]

@@ -4,7 +4,9 @@ An entry of a convolution depends on a window of the layers before it, so that r
 small until the windows have grown to the whole image.
 """
 
+import weakref
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -13,6 +15,11 @@ from torch.nn import functional
 
 from certifiers.networks import Shift
 from certifiers.relaxation.affine import sides, transposed
+
+#: Windows of up to this many entries are multiplied by a matrix.
+LARGEST_WINDOW = 512
+
+_matrices: "weakref.WeakKeyDictionary[nn.Module, dict[Any, Tensor]]" = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +113,7 @@ class Rows:
         if not isinstance(layer, (nn.Conv2d, nn.AvgPool2d)):
             return self.whole().through(layer, shape)
         stride, padding = sides(layer.stride), sides(layer.padding)
-        if isinstance(layer, nn.AvgPool2d):
-            kernel = sides(layer.kernel_size)
-            weight = self.values.new_full((shape[0], 1, *kernel), 1 / (kernel[0] * kernel[1]))
-            grown = functional.conv_transpose2d(self.values, weight, stride=stride, groups=shape[0])
-        else:
-            grown = functional.conv_transpose2d(
-                self.values, layer.weight, stride=stride, groups=layer.groups, dilation=layer.dilation
-            )
+        grown = _grown(layer, self.values, shape[0])
         top, left = self.top * stride[0] - padding[0], self.left * stride[1] - padding[1]
         return Rows(grown, self.owner, shape, top, left)._settled()
 
@@ -135,3 +135,29 @@ class Rows:
     def dot(self, quantities: Float[Tensor, "batch *shape"]) -> Float[Tensor, "rows"]:
         """`sum_i values_i quantities_i` for the quantities of each row's sample."""
         return (self.values * self.of(quantities)).flatten(1).sum(1)
+
+
+def _grown(layer: nn.Conv2d | nn.AvgPool2d, values: Float[Tensor, "rows *out"], channels: int) -> Tensor:
+    """Coefficients of windows of a layer's outputs as those of the windows of inputs that they read.
+
+    Small windows are multiplied by a matrix, which is faster than a convolution of thousands of small images.
+    """
+    if values[0].numel() > LARGEST_WINDOW:
+        return _transposed_windows(layer, values, channels)
+    known = _matrices.setdefault(layer, {})
+    key = (tuple(values.shape[1:]), values.dtype, values.device)
+    if key not in known:
+        units = torch.eye(values[0].numel(), dtype=values.dtype, device=values.device)
+        known[key] = _transposed_windows(layer, units.reshape(-1, *values.shape[1:]), channels)
+    matrix = known[key]
+    return (values.flatten(1) @ matrix.flatten(1)).reshape(-1, *matrix.shape[1:])
+
+
+def _transposed_windows(layer: nn.Conv2d | nn.AvgPool2d, values: Tensor, channels: int) -> Tensor:
+    if isinstance(layer, nn.AvgPool2d):
+        kernel = sides(layer.kernel_size)
+        weight = values.new_full((channels, 1, *kernel), 1 / (kernel[0] * kernel[1]))
+        return functional.conv_transpose2d(values, weight, stride=sides(layer.stride), groups=channels)
+    return functional.conv_transpose2d(
+        values, layer.weight, stride=sides(layer.stride), groups=layer.groups, dilation=sides(layer.dilation)
+    )

@@ -9,6 +9,7 @@ from ensembles.training.consistency import Consistency
 from ensembles.training.drt import DRT
 from ensembles.training.gal import GAL
 from ensembles.training.gaussian import Gaussian
+from ensembles.training.ibp import IBP
 from ensembles.training.macer import MACER
 from ensembles.training.objective import Objective, create, from_mapping, get, names, origin, register
 from ensembles.training.priority_dropout import LPD, PDD, PDDWithDEG
@@ -23,6 +24,7 @@ __all__ = [
     "ADP",
     "DRT",
     "GAL",
+    "IBP",
     "LPD",
     "MACER",
     "PDD",

@@ -1,0 +1,277 @@
+"""The cascade: cheap proofs first, then a cheap refutation, then dear proofs, each on what is still open."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, cast
+
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor, nn
+
+from certifiers.certificate import Findings, Norm, ThreatModel, Unsupported, Verdict
+from certifiers.certifier import Certifier
+from certifiers.conformance.falsify import attack
+from certifiers.decision import DecisionCertifier, float32_at_least, positive_margins
+from certifiers.randomness import KeyedRandomness
+from certifiers.registry import get, register
+from certifiers.relaxation.certifiers import BackwardCertifier
+from certifiers.sanitize import CleanAnswer
+from ensembles.ensemble import members_of
+from ensembles.parameters import ParameterError, PositiveFloat, PositiveInt
+
+#: The stage that refutes: a projected gradient attack instead of a certifier.
+ATTACK = "attack"
+
+
+@register("cascade")
+@dataclass(frozen=True, kw_only=True)
+class Cascade(Certifier):
+    """Stages in turn, from cheap to dear, each asked only what no stage before it has settled.
+
+    Every image has a bracket: the largest radius that was proved, and the least at which the attack found another
+    answer. A stage that proves bisects what lies between, and its failures bind no other stage. An image is closed once
+    no radius is left in its bracket. Where CROWN fails, its bounds on the neurons are used again for smaller radii of
+    the bracket. Only radii that were themselves proved are reported.
+
+    Evidence: `stage`, which closed the image (`open` if none did); `proof`, the stage that proved the radius;
+    `attack_radius`, the least radius with a counterexample that was replayed, infinite without one.
+
+    Attributes:
+        stages: names of decision certifiers, and `attack`. A stage that does not apply to a classifier is left out.
+        attack_steps: of projected gradient descent, at each radius.
+        attack_restarts: ascents an objective; the first starts from the image.
+        time_limit: seconds an image and radius, for stages that have such a limit.
+        steps: halvings of the bracket in a stage when no grid of radii is given.
+    """
+
+    version: ClassVar[int] = 1
+    norms: ClassVar[frozenset[Norm]] = frozenset(Norm)
+    uses_radii: ClassVar[bool] = True
+
+    stages: tuple[str, ...] = ("native-ibp", "native-crown-ibp", ATTACK, "native-crown", "alpha-crown", "milp")
+    attack_steps: PositiveInt = 20
+    attack_restarts: PositiveInt = 1
+    time_limit: PositiveFloat = 10.0
+    steps: PositiveInt = 8
+
+    def __post_init__(self) -> None:
+        """Refuse stages that are not decision certifiers, and a cascade that proves nothing."""
+        super().__post_init__()
+        for name in self.stages:
+            if name != ATTACK and not issubclass(get(name), DecisionCertifier):
+                raise ParameterError(
+                    f"Cascade: the stage {name!r} does not decide a radius. Stages are 'attack' and "
+                    "decision certifiers such as 'native-crown'."
+                )
+        if len(set(self.stages)) != len(self.stages) or set(self.stages) <= {ATTACK}:
+            raise ParameterError(f"Cascade: stages = {self.stages} must name at least one certifier, and none twice.")
+
+    def describe(self) -> dict[str, Any]:
+        """As of all certifiers, with the stages in full: their versions and parameters are part of the method."""
+        return {
+            **super().describe(),
+            "stages": [self._prover(name).describe() for name in self.stages if name != ATTACK],
+        }
+
+    def _prover(self, name: str) -> DecisionCertifier:
+        stage = cast("type[DecisionCertifier]", get(name))
+        limits = {"time_limit": self.time_limit} if "time_limit" in {item.name for item in fields(stage)} else {}
+        return cast("DecisionCertifier", get(name).from_mapping(limits, f"stage {name!r}"))
+
+    def _search(
+        self,
+        classifiers: Sequence[nn.Module],
+        x: Tensor,
+        clean: Sequence[CleanAnswer | None],
+        threat: ThreatModel,
+        radii: Sequence[float] | None,
+        rng: KeyedRandomness,
+    ) -> list[Findings | tuple[Verdict, str]]:
+        answers: list[Findings | tuple[Verdict, str]] = []
+        for classifier, own in zip(classifiers, clean, strict=True):
+            run = _Run(
+                self, classifier, x, cast("CleanAnswer", own), threat, rng, _levels(radii, threat, x, self.steps)
+            )
+            try:
+                answers.append(run.findings())
+            except Unsupported as reason:
+                answers.append((Verdict.UNSUPPORTED, str(reason)))
+        return answers
+
+
+class _Levels:
+    """The radii that may be asked: those of a grid, or all, up to a resolution."""
+
+    def __init__(self, grid: Sequence[float] | None, limit: float, steps: int) -> None:
+        self.limit, self.steps = limit, steps
+        self.exact = None if grid is None else torch.tensor([0.0, *grid], dtype=torch.float64)
+        self.asked = None if grid is None else torch.tensor([0.0, *map(float32_at_least, grid)], dtype=torch.float64)
+
+    def between(self, low: Tensor, high: Tensor, resolution: Tensor | float = 0.0) -> Float64[Tensor, "batch"]:
+        """A radius strictly between, about half-way; 0 where there is none, or the gap is not above a resolution."""
+        if self.asked is None:
+            high = high.clamp(max=self.limit)
+            middle = ((low + high) / 2).float().double()
+            return torch.where((middle > low) & (middle < high) & (high - low > resolution), middle, 0.0)
+        first = torch.searchsorted(self.asked, low, right=True)
+        last = torch.searchsorted(self.asked, high)
+        middle = (first + (last - first) // 2).clamp(max=len(self.asked) - 1)
+        return torch.where(last > first, self.asked[middle], 0.0)
+
+    def below(self, low: Tensor, high: Tensor, count: int) -> Float64[Tensor, "level batch"]:
+        """`high`, and some radii between it and `low`, descending."""
+        found = [high]
+        for _ in range(count):
+            smaller = self.between(low, found[-1])
+            found.append(torch.where(smaller > 0, smaller, found[-1]))
+        return torch.stack(found)
+
+    def reported(self, proved: Tensor) -> Float64[Tensor, "batch"]:
+        """The radii as they were asked for."""
+        if self.asked is None or self.exact is None:
+            return proved
+        return self.exact[torch.searchsorted(self.asked, proved)]
+
+
+def _levels(radii: Sequence[float] | None, threat: ThreatModel, x: Tensor, steps: int) -> _Levels:
+    grid = None if radii is None else [radius for radius in radii if radius > 0]
+    return _Levels(grid, threat.box_diameter(x[0].numel()), steps)
+
+
+@dataclass
+class _Run:
+    """One classifier on its way through the stages."""
+
+    cascade: Cascade
+    classifier: nn.Module
+    x: Tensor
+    clean: CleanAnswer
+    threat: ThreatModel
+    rng: KeyedRandomness
+    levels: _Levels
+    proved: Tensor = field(init=False)
+    refuted: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.x)
+        self.proved = torch.zeros(count, dtype=torch.float64)
+        self.refuted = torch.full((count,), math.inf, dtype=torch.float64)
+        self.stage, self.proof = ["open"] * count, [""] * count
+        self.bound_passes = torch.zeros(count, dtype=torch.int64)
+        self.forward_passes = torch.zeros(count, dtype=torch.int64)
+
+    def findings(self) -> Findings:
+        """Go through the stages.
+
+        Raises:
+            Unsupported: no stage that proves applies.
+        """
+        unsupported: list[str] = []
+        for name in self.cascade.stages:
+            open_images = self._open()
+            if not bool(open_images.any()):
+                break
+            try:
+                if name == ATTACK:
+                    self._refute(open_images)
+                else:
+                    self._prove(name, self.cascade._prover(name), open_images)
+            except Unsupported as reason:
+                unsupported.append(f"{name}: {reason}")
+            still_open = self._open()
+            for image in (open_images & ~still_open).nonzero().flatten().tolist():
+                self.stage[image] = name
+        if len(unsupported) == sum(name != ATTACK for name in self.cascade.stages):
+            raise Unsupported(" ".join(unsupported))
+        refuted = (self.proved == 0) & torch.isfinite(self.refuted) & ~self._open()
+        return Findings(
+            radius=self.levels.reported(self.proved),
+            rounded=True,
+            verdict=torch.where(refuted, int(Verdict.FALSIFIED), int(Verdict.UNKNOWN)),
+            reason=[
+                f"the attack changed the answer at radius {float(radius):g}" if found else ""
+                for found, radius in zip(refuted, self.refuted, strict=True)
+            ],
+            evidence={"stage": self.stage, "proof": self.proof, "attack_radius": self.refuted},
+            forward_passes=self.forward_passes,
+            bound_passes=self.bound_passes,
+        )
+
+    def _open(self) -> Bool[Tensor, "batch"]:
+        resolution = self.levels.limit * 2.0**-24
+        return self.clean.sure & (self.levels.between(self.proved, self.refuted, resolution) > 0)
+
+    def _prove(self, name: str, prover: DecisionCertifier, images: Bool[Tensor, "batch"]) -> None:
+        """Bisect the brackets of some images by a certifier; what it fails at is settled for this stage alone."""
+        if self.threat.norm not in prover.norms:
+            raise Unsupported(f"does not certify the norm {self.threat.norm}.")
+        failed = self.refuted.clone()
+        for _ in range(self._rounds()):
+            asked = self.levels.between(self.proved, failed) * images
+            rows = asked.nonzero().flatten()
+            if not len(rows):
+                return
+            self.bound_passes[rows] += 1
+            held = self._held(prover, rows, asked[rows])
+            best = torch.where(held, asked[rows], 0.0)
+            if isinstance(prover, BackwardCertifier):
+                # Bounds on neurons are the dear part of a failure; smaller radii can be asked of them for little.
+                smaller = self.levels.between(self.proved[rows], asked[rows]) > 0
+                if bool((again := ~held & smaller).any()):
+                    best[again] = self._held_within(prover, rows[again], asked[rows[again]])
+            for row, radius in zip(rows.tolist(), best.tolist(), strict=True):
+                if radius > self.proved[row]:
+                    self.proved[row], self.proof[row] = radius, name
+            failed[rows] = torch.where(held, failed[rows], asked[rows])
+
+    def _rounds(self) -> int:
+        return self.cascade.steps if self.levels.asked is None else len(self.levels.asked)
+
+    def _held(
+        self, prover: DecisionCertifier, rows: Int64[Tensor, "part"], radius: Float64[Tensor, "part"]
+    ) -> Bool[Tensor, "part"]:
+        x, prediction = self.x[rows], self.clean.prediction[rows]
+        try:
+            bounds = prover.margins(
+                self.classifier, x.clone(), prediction.to(x.device), radius.to(x.device), self.threat, self._rng(rows)
+            )
+        except TimeoutError:
+            if len(rows) == 1:
+                return torch.zeros(1, dtype=torch.bool)
+            return torch.cat([self._held(prover, rows[i : i + 1], radius[i : i + 1]) for i in range(len(rows))])
+        return positive_margins(bounds, prediction, self.clean.classes)
+
+    def _held_within(
+        self, prover: BackwardCertifier, rows: Int64[Tensor, "part"], radius: Float64[Tensor, "part"]
+    ) -> Float64[Tensor, "part"]:
+        """The largest of some smaller radii that holds by the bounds on the neurons at `radius`; 0 if none does."""
+        x, prediction = self.x[rows], self.clean.prediction[rows]
+        radii = self.levels.below(self.proved[rows], radius, 3)
+        margins = prover.descending(self.classifier, x, prediction.to(x.device), radii.to(x.device), self.threat)
+        best = torch.zeros(len(rows), dtype=torch.float64)
+        for asked, bounds in zip(radii[1:], margins[1:], strict=True):
+            held = positive_margins(bounds, prediction, self.clean.classes) & (asked < radius)
+            best = torch.where(held & (asked > best), asked, best)
+        return best
+
+    def _refute(self, images: Bool[Tensor, "batch"]) -> None:
+        """Bisect the brackets of some images by the attack: the least radius at which it finds another answer."""
+        survived = self.proved.clone()
+        steps, restarts = self.cascade.attack_steps, self.cascade.attack_restarts
+        cost = steps * restarts * len(members_of(self.classifier))
+        for _ in range(self._rounds()):
+            asked = self.levels.between(survived, self.refuted) * images
+            rows = asked.nonzero().flatten()
+            if not len(rows):
+                return
+            self.forward_passes[rows] += cost
+            x, prediction = self.x[rows], self.clean.prediction[rows]
+            found = attack(
+                self.classifier, x, prediction, asked[rows], self.threat, steps=steps, restarts=restarts
+            ).found.cpu()
+            self.refuted[rows] = torch.where(found, asked[rows], self.refuted[rows])
+            survived[rows] = torch.where(found, survived[rows], asked[rows])
+
+    def _rng(self, rows: Int64[Tensor, "part"]) -> KeyedRandomness:
+        return KeyedRandomness(self.rng.seed, tuple(self.rng.image_ids[row] for row in rows.tolist()))

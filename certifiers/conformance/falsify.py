@@ -1,0 +1,225 @@
+"""Refutation: projected gradient descent for an input in the ball that a classifier answers otherwise."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor, nn
+
+from certifiers.certificate import Norm, ThreatModel
+from certifiers.undisturbed import undisturbed
+from ensembles.aggregation import MaxMargin, WeightedAverage
+from ensembles.ensemble import Ensemble, members_of, stack_logits
+
+#: What an attack climbs: from the members' outputs (or the classifier's) to one score a class.
+Objective = Callable[[Float[Tensor, "member batch classes"]], Float[Tensor, "batch classes"]]
+
+
+class Attack(NamedTuple):
+    """What an attack found.
+
+    Attributes:
+        found: whether another answer was found, an image.
+        witness: the input with another answer, in the precision of the images; the image itself where none was found.
+    """
+
+    found: Bool[Tensor, "batch"]
+    witness: Float[Tensor, "batch *shape"]
+
+
+def attack(
+    classifier: nn.Module,
+    x: Float[Tensor, "batch *shape"],
+    prediction: Int64[Tensor, "batch"],
+    radius: Float64[Tensor, "batch"],
+    threat: ThreatModel,
+    *,
+    steps: int = 20,
+    restarts: int = 2,
+    seed: int = 0,
+) -> Attack:
+    """Search the ball of each image, cut to [0, 1], for an input that is not answered with `prediction`.
+
+    Projected gradient ascent of `max over j != y of s_j - s_y` (Madry et al., ICLR 2018), the first time from x and
+    then from random points: signed steps in linf, normalised ones in l2, in l1 signed steps along the steepest inputs
+    (Tramer & Boneh, NeurIPS 2019). s are the scores of the classifier, then those of every member of a max-margin
+    ensemble, whose own scores jump, and the mean logits of a weighted average of confidences, whose gradients vanish.
+    Restarts climb `s_j - s_y` of one class j each, in the order of the scores.
+
+    What is found was replayed in eval mode: it is finite, some other class has a strictly larger score than
+    `prediction`, and it lies in the box and, measured in float64, in the ball. A tie is not found. All images start
+    from the same random directions, so that an image's answer does not depend on the others. The classifier and the
+    global generators are left as they were.
+
+    Args:
+        classifier: an `Ensemble`, or any module from inputs to logits.
+        x: images in [0, 1].
+        prediction: the answers to change.
+        radius: of each image's ball.
+        threat: the norm.
+        steps: of each ascent.
+        restarts: ascents an objective; the first starts from x.
+        seed: of the random starts.
+
+    Raises:
+        ValueError: steps or restarts are less than one.
+    """
+    if steps < 1 or restarts < 1:
+        raise ValueError(f"An attack needs at least one step and one restart, got {steps} and {restarts}.")
+    prediction, radius = prediction.to(x.device), radius.to(x.device)
+    found, witness = torch.zeros(len(x), dtype=torch.bool, device=x.device), x.detach().clone()
+    generator = torch.Generator().manual_seed(seed)
+    with undisturbed([classifier]):
+        for parameter in classifier.parameters():
+            parameter.requires_grad_(False)
+        for restart in range(restarts):
+            for objective in _objectives(classifier):
+                start = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64).to(x)
+                rows = (~found & (radius > 0)).nonzero()[:, 0]
+                if not len(rows):
+                    return Attack(found, witness)
+                ball = _Ball(x[rows].detach(), radius[rows], threat.norm)
+                own, points = _ascend(classifier, objective, ball, prediction[rows], restart, start, steps)
+                found[rows[own]] = True
+                witness[rows[own]] = points[own]
+    return Attack(found, witness)
+
+
+def changed(scores: Float[Tensor, "batch classes"], prediction: Int64[Tensor, "batch"]) -> Bool[Tensor, "batch"]:
+    """Whether scores are finite and another class has strictly more than `prediction`."""
+    own = scores.gather(1, prediction[:, None])
+    return ((scores > own).any(1)) & torch.isfinite(scores).all(1)
+
+
+def distance(
+    x: Float[Tensor, "batch *shape"], other: Float[Tensor, "batch *shape"], norm: Norm
+) -> Float64[Tensor, "batch"]:
+    """`||x - other||` of each image, in float64."""
+    order = {Norm.L1: 1.0, Norm.L2: 2.0, Norm.LINF: float("inf")}[norm]
+    return torch.linalg.vector_norm((x.double() - other.double()).flatten(1), ord=order, dim=1)  # type: ignore[no-any-return]
+
+
+def _objectives(classifier: nn.Module) -> Iterator[Objective]:
+    members = members_of(classifier)
+    if members == [classifier] or not isinstance(classifier, Ensemble):
+        yield lambda outputs: outputs[0]
+        return
+    yield classifier.aggregation.scores
+    if len(members) > 1 and isinstance(classifier.aggregation, MaxMargin):
+        for member in range(len(members)):
+            yield lambda outputs, member=member: outputs[member]  # type: ignore[misc]
+    elif isinstance(classifier.aggregation, WeightedAverage) and classifier.aggregation.of == "confidence":
+        yield lambda outputs: outputs.mean(0)
+
+
+class _Ball:
+    """The balls of some images in one norm, cut to [0, 1]."""
+
+    def __init__(self, center: Tensor, radius: Tensor, norm: Norm) -> None:
+        self.center, self.radius, self.norm = center, radius, norm
+        self.each = radius.to(center).reshape(-1, *(1 for _ in center.shape[1:]))
+
+    def start(self, direction: Tensor) -> Tensor:
+        """Points on the way to the border, along a random direction."""
+        flat = direction.flatten()
+        if self.norm is Norm.LINF:
+            unit = direction.clamp(-2, 2) / 2
+        else:
+            unit = direction / torch.linalg.vector_norm(flat, ord=1 if self.norm is Norm.L1 else 2).clamp(min=1e-12)
+        return self.project(self.center + self.each * unit)
+
+    def move(self, point: Tensor, gradient: Tensor, step: float) -> Tensor:
+        """A step of `step` radii up a gradient; what the box stops is left out."""
+        stopped = ((point <= 0) & (gradient < 0)) | ((point >= 1) & (gradient > 0))
+        gradient = torch.nan_to_num(gradient.masked_fill(stopped, 0.0), posinf=0.0, neginf=0.0)
+        if self.norm is Norm.LINF:
+            direction = gradient.sign()
+        else:
+            # Scaled by the largest entry first: the squares of small gradients would vanish.
+            largest = gradient.flatten(1).abs().amax(1).clamp(min=torch.finfo(gradient.dtype).tiny)
+            direction = gradient / largest.reshape(self.each.shape)
+            if self.norm is Norm.L1:
+                flat = direction.flatten(1).abs()
+                count = max(1, flat.shape[1] // 100)
+                least = flat.topk(count, dim=1).values[:, -1].reshape(self.each.shape)
+                direction = direction.sign() * (direction.abs() >= least) * (direction != 0) / count
+            else:
+                length = torch.linalg.vector_norm(direction.flatten(1), dim=1).clamp(min=1e-12)
+                direction = direction / length.reshape(self.each.shape)
+        return self.project(point + step * self.each * direction)
+
+    def project(self, point: Tensor) -> Tensor:
+        """Into the box and then into the ball, which leaves no pixel farther from the center, nor so the box."""
+        delta = point.clamp(0, 1) - self.center
+        if self.norm is Norm.LINF:
+            delta = torch.minimum(torch.maximum(delta, -self.each), self.each)
+        elif self.norm is Norm.L2:
+            length = torch.linalg.vector_norm(delta.flatten(1), dim=1).reshape(self.each.shape)
+            delta = delta * (self.each / length.clamp(min=1e-30)).clamp(max=1)
+        else:
+            delta = delta.sign() * _onto_l1(delta.flatten(1).abs(), self.each.flatten()).reshape(delta.shape)
+        return (self.center + delta).clamp(0, 1)
+
+    def inside(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """The points drawn in by a few roundings, and whether they lie in ball and box when measured in float64."""
+        for _ in range(2):
+            far = distance(self.center, point, self.norm) > self.radius
+            if not bool(far.any()):
+                break
+            delta, unit = point - self.center, torch.finfo(point.dtype).eps
+            drawn = self.center + delta.sign() * (delta.abs() * (1 - 16 * unit) - unit).clamp(min=0)
+            point = torch.where(far.reshape(self.each.shape), drawn.clamp(0, 1), point)
+        near = distance(self.center, point, self.norm) <= self.radius
+        return point, near & (point >= 0).flatten(1).all(1) & (point <= 1).flatten(1).all(1)
+
+
+def _onto_l1(sizes: Float[Tensor, "batch inputs"], radius: Float[Tensor, "batch"]) -> Float[Tensor, "batch inputs"]:
+    """Sizes lowered by one number each row, not below zero, until they sum to the radius (Duchi et al., ICML 2008)."""
+    ordered = sizes.sort(dim=1, descending=True).values
+    excess = ordered.cumsum(1) - radius[:, None]
+    counts = torch.arange(1, sizes.shape[1] + 1, device=sizes.device, dtype=sizes.dtype)
+    last = (ordered * counts > excess).sum(1).clamp(min=1)[:, None] - 1
+    threshold = (excess.gather(1, last) / (last + 1).to(sizes)).clamp(min=0)
+    return (sizes - threshold).clamp(min=0)
+
+
+def _ascend(
+    classifier: nn.Module,
+    objective: Objective,
+    ball: _Ball,
+    prediction: Tensor,
+    restart: int,
+    start: Tensor,
+    steps: int,
+) -> tuple[Bool[Tensor, "batch"], Float[Tensor, "batch *shape"]]:
+    """One ascent: which images were answered otherwise at some point of it, and where.
+
+    The first one starts from the image towards any class, the others start elsewhere, each towards one class.
+    """
+    point = ball.start(start) if restart else ball.center.clone()
+    found, witness = torch.zeros(len(point), dtype=torch.bool, device=point.device), ball.center.clone()
+    members = members_of(classifier)
+
+    def others(x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = objective(stack_logits([member(x) for member in members]))
+        return scores.scatter(1, prediction[:, None], -torch.inf), scores.gather(1, prediction[:, None])[:, 0]
+
+    order = others(ball.center)[0].argsort(dim=1, descending=True, stable=True)
+    target = order[:, (restart - 1) % max(1, order.shape[1] - 1), None]
+    for number in range(steps + 1):
+        point, near = ball.inside(point)
+        hit = near & changed(classifier(point), prediction) & ~found
+        found, witness = found | hit, torch.where(hit.reshape(ball.each.shape), point, witness)
+        if number == steps or bool(found.all()):
+            break
+        with torch.enable_grad():
+            leaf = point.detach().requires_grad_()
+            wrong, own = others(leaf)
+            climbed = ((wrong.gather(1, target)[:, 0] if restart else wrong.amax(1)) - own).sum()
+            gradient = torch.autograd.grad(climbed, leaf, allow_unused=True)[0] if climbed.requires_grad else None
+        if gradient is None:
+            break
+        # Long steps first, short ones at the end.
+        point = ball.move(point, gradient, 2.0 * (1 - number / steps) if number else 1.0).detach()
+    return found, witness

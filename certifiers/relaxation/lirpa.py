@@ -1,0 +1,230 @@
+"""Bounds by auto_LiRPA (Xu et al., NeurIPS 2020), which is imported here alone, and only when bounds are asked for."""
+
+import importlib
+import importlib.metadata
+import inspect
+import math
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from certifiers.certificate import Norm, Unsupported
+from certifiers.networks import Network
+from certifiers.relaxation.affine import cast
+from certifiers.relaxation.ball import Ball
+from certifiers.relaxation.lirpa_networks import Joint, boundable, input_shift, is_square
+from certifiers.relaxation.lirpa_repairs import quiet, repair_members, repaired
+from certifiers.relaxation.relaxation import Bounds
+
+#: What auto_LiRPA computes: intervals; backward bounds over them; backward bounds throughout; the same, optimised.
+Method = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
+
+#: What a bound gives away for float32, times the size of its terms: 84 units of rounding.
+SLACK = 1e-5
+
+#: How far, times its size, a neuron's lower bound may exceed its upper one by rounding before both are disbelieved.
+CROSSING = 1e-4
+
+_NAMES = {"ibp": "IBP", "crown-ibp": "CROWN-IBP", "crown": "CROWN", "alpha-crown": "CROWN-Optimized"}
+_ORDERS = {Norm.L1: 1.0, Norm.L2: 2.0, Norm.LINF: math.inf}
+
+_recordings: "weakref.WeakKeyDictionary[Network, dict[Any, tuple[Any, Tensor]]]" = weakref.WeakKeyDictionary()
+
+
+def library() -> Any:
+    """The package auto_LiRPA, repaired where it is 0.3.
+
+    Raises:
+        Unsupported: it is not installed, or cannot be imported.
+    """
+    try:
+        if "auto_LiRPA" in sys.modules:
+            found = importlib.import_module("auto_LiRPA")
+        else:
+            with repaired(old=_is_old()):
+                found = importlib.import_module("auto_LiRPA")
+    except ImportError as error:
+        if error.name == "auto_LiRPA":
+            raise Unsupported(
+                "auto_LiRPA is not installed. Install it: `pip install --no-deps auto-LiRPA==0.3`; "
+                "native-crown needs nothing."
+            ) from None
+        raise Unsupported(
+            f"auto_LiRPA cannot be imported ({error}). Install what it needs; native-crown needs nothing."
+        ) from error
+    if _is_old():
+        repair_members(found.BoundedModule)
+    return found
+
+
+def _is_old() -> bool:
+    """Whether the installed version is 0.3 or before; one without metadata is a newer one, from its repository."""
+    try:
+        version = importlib.metadata.version("auto_LiRPA")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return tuple(int(part) for part in version.split(".")[:2]) <= (0, 3)
+
+
+class LirpaBounds(Bounds):
+    """Bounds by auto_LiRPA in float32, less `SLACK`; several networks are bounded jointly, as one graph.
+
+    What is known to go wrong in it is kept out: every computation gets a new tensor with the ball itself, so that
+    nothing of an earlier ball is used; a graph is recorded for one set of networks, method and norm, and for
+    `alpha-crown` anew in every call, because slopes survive in it; layers that it gets wrong are rewritten or
+    refused (`boundable`). A bound is NaN where any number on the way is NaN or infinite (0.3 drops some NaN), where
+    bounds cross, and where it exceeds the value at the center.
+
+    Attributes:
+        ball: the inputs.
+        method: see `Method`.
+        steps: of the optimisation of `alpha-crown`.
+        learning_rate: of its slopes, which lie in [0, 1].
+    """
+
+    def __init__(self, ball: Ball, method: Method, steps: int = 20, learning_rate: float = 0.5) -> None:
+        self.ball = ball
+        self.method = method
+        self.steps = steps
+        self.learning_rate = learning_rate
+
+    def lower(
+        self, networks: Sequence[Network], specifications: Sequence[Float[Tensor, "batch rows outputs"]]
+    ) -> Float[Tensor, "batch rows"]:
+        """Lower bounds on `sum_i specifications[i] . networks[i](x)` over the ball of each sample.
+
+        Raises:
+            Unsupported: auto_LiRPA is not installed, or a layer has no bounds in it.
+        """
+        if self.method == "ibp":
+            # Intervals of a joint graph would be added too, but without merging the last layers with the specification.
+            parts = [self._joint([network], [own]) for network, own in zip(networks, specifications, strict=True)]
+            return torch.stack(parts).sum(0)
+        return self._joint(networks, specifications)
+
+    def _joint(
+        self, networks: Sequence[Network], specifications: Sequence[Float[Tensor, "batch rows outputs"]]
+    ) -> Float[Tensor, "batch rows"]:
+        center = self.ball.center.double()
+        specification = torch.cat([each.to(center) for each in specifications], dim=2)
+        outputs = torch.cat([cast(network, center)(center) for network in networks], dim=1)
+        value = torch.einsum("bro,bo->br", specification, outputs)
+        size = 1 + torch.einsum("bro,bo->br", specification.abs(), outputs.abs())
+        found = torch.full_like(value, torch.nan)
+        try:
+            for part in _parts(self.ball, apart=self.method in ("crown", "alpha-crown")):
+                found[part] = self._bounded(networks, specification[part].float(), part).to(found)
+        except (AssertionError, NotImplementedError) as error:
+            raise Unsupported(
+                f"auto_LiRPA has no {self.method} bounds for this network ({type(error).__name__} {error}); "
+                "native-crown may have."
+            ) from error
+        found = found - SLACK * (size + found.abs())
+        return torch.where(torch.isfinite(found) & (found <= value), found, torch.nan)
+
+    def _bounded(
+        self, networks: Sequence[Network], specification: Float[Tensor, "part rows outputs"], part: list[int]
+    ) -> Float[Tensor, "part rows"]:
+        """The bounds of some samples as they come."""
+        module, shift = self._graph(networks)
+        ask = {"C": specification, "bound_upper": self.method == "ibp"}
+        with quiet(), torch.no_grad():
+            name = "CROWN" if self.method == "alpha-crown" else _NAMES[self.method]
+            lower = module.compute_bounds(x=(_bounded_tensor(self.ball, part, shift),), method=name, **ask)[0].detach()
+            lower = torch.where(_broken(module, len(part)).to(lower.device)[:, None], torch.nan, lower)
+            if self.method == "alpha-crown" and bool(torch.isfinite(lower).all()):
+                lower = torch.fmax(lower, self._optimized(module, part, shift, ask, lower))
+        return lower
+
+    def _optimized(self, module: Any, part: list[int], shift: Tensor, ask: dict[str, Any], crown: Tensor) -> Tensor:
+        """The bounds with optimised slopes; bounds on neurons stay those that CROWN just found."""
+        inputs = [node.inputs[0] for node in module.optimizable_activations]
+        known = {node.name: (node.lower.detach().clone(), node.upper.detach().clone()) for node in inputs}
+        if not any(bool(((low < 0) & (high > 0)).any()) for low, high in known.values()):
+            return crown
+        accepted = inspect.signature(module.compute_bounds).parameters
+        fixed = {"interm_bounds" if "interm_bounds" in accepted else "intermediate_layer_bounds": known}
+        begin = module.init_alpha if hasattr(module, "init_alpha") else module.init_slope
+        with torch.enable_grad():
+            # Slopes for the bounds of the outputs alone: by itself it makes some for those of every neuron.
+            begin((_bounded_tensor(self.ball, part, shift),), c=ask["C"], bound_upper=False, **fixed)
+            x = (_bounded_tensor(self.ball, part, shift),)
+            found = module.compute_bounds(x=x, method=_NAMES[self.method], **ask, **fixed)
+        return found[0].detach()  # type: ignore[no-any-return]
+
+    def _graph(self, networks: Sequence[Network]) -> tuple[Any, Tensor]:
+        """The graph of the networks and what is to be added to its input; recorded once as long as they live."""
+        if self.method == "alpha-crown":
+            return self._recorded(networks)
+        key = (self.method, self.ball.norm, self.ball.center.device, tuple(map(weakref.ref, networks[1:])))
+        known = _recordings.setdefault(networks[0], {})
+        if key not in known:
+            known[key] = self._recorded(networks)
+        return known[key]
+
+    def _recorded(self, networks: Sequence[Network]) -> tuple[Any, Tensor]:
+        package, device, linear = library(), self.ball.center.device, self.method != "ibp"
+        shift = input_shift(networks) if linear else None
+        forms = [boundable(each, self.ball.norm, linear=linear, moved=shift is not None) for each in networks]
+        options = {
+            "conv_mode": "patches" if all(map(is_square, forms)) else "matrix",
+            "sparse_features_alpha": False,  # 0.3 mixes the indices up where most neurons are unstable
+            "optimize_bound_args": {"iteration": self.steps, "lr_alpha": self.learning_rate, "init_alpha": False},
+        }
+        example = torch.zeros(1, *networks[0].shapes[0], device=device)
+        with repaired(old=_is_old()):
+            module = package.BoundedModule(Joint(forms).to(device), example, bound_opts=options, device=str(device))
+        return module, torch.zeros((), device=device) if shift is None else shift.to(device)
+
+
+def _parts(ball: Ball, *, apart: bool) -> Iterator[list[int]]:
+    """The samples that are bounded together; apart: each alone.
+
+    CROWN bounds the neurons that are unstable in any sample of a batch, in all of them, and optimisation stops for all
+    at once; a bound must not depend on other samples. For l1 and l2 there is one radius a computation.
+    """
+    radii = ball.radius.tolist()
+    if apart:
+        yield from ([sample] for sample in range(len(radii)))
+    elif ball.norm is Norm.LINF:
+        yield list(range(len(radii)))
+    else:
+        yield from ([i for i, own in enumerate(radii) if own == radius] for radius in dict.fromkeys(radii))
+
+
+def _bounded_tensor(ball: Ball, part: list[int], shift: Tensor) -> Any:
+    """The balls of some samples, moved and rounded outward to float32, in a new tensor of auto_LiRPA's own."""
+    package, center = library(), ball.center[part].double() + shift
+    if ball.norm is Norm.LINF:
+        lower, upper = _float32_below(ball.lower[part] + shift), -_float32_below(-(ball.upper[part] + shift))
+        perturbation = package.PerturbationLpNorm(norm=math.inf, x_L=lower, x_U=upper)
+    else:
+        order = _ORDERS[ball.norm]
+        off = torch.linalg.vector_norm((center.float() - center).flatten(1), ord=order, dim=1)
+        radius = -_float32_below(-(ball.radius[part].double() + off)).max()
+        perturbation = package.PerturbationLpNorm(norm=order, eps=float(radius))
+    return package.BoundedTensor(center.float(), perturbation)
+
+
+def _broken(module: Any, samples: int) -> Tensor:
+    """For each sample whether the bounds of some neuron are no interval of finite numbers."""
+    broken = torch.zeros(samples, dtype=torch.bool)
+    for node in module._modules.values():
+        lower, upper = getattr(node, "lower", None), getattr(node, "upper", None)
+        if isinstance(lower, Tensor) and isinstance(upper, Tensor) and lower.is_floating_point():
+            # Comparisons with NaN are false.
+            right = (lower <= upper + CROSSING * (1 + upper.abs())) & torch.isfinite(lower) & torch.isfinite(upper)
+            wrong = ~right.cpu()
+            broken |= wrong.reshape(samples, -1).any(1) if node.perturbed else wrong.any()
+    return broken
+
+
+def _float32_below(values: Tensor) -> Tensor:
+    """The values in float32, rounded down."""
+    near = values.float()
+    return torch.where(near > values, torch.nextafter(near, torch.full_like(near, -math.inf)), near)
