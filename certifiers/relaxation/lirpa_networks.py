@@ -101,6 +101,8 @@ def input_shift(networks: Sequence[Network]) -> Float[Tensor, "channels 1 1"] | 
 
 def _solved(design: Tensor, wanted: Tensor) -> Tensor | None:
     """The solution of linear equations; None where there is none."""
+    if not bool(torch.isfinite(design).all() and torch.isfinite(wanted).all()):
+        return None
     found = torch.linalg.lstsq(design, wanted, driver="gelsd").solution
     return found if bool(((design @ found - wanted).abs() <= 1e-9 * (1 + wanted.abs())).all()) else None
 
