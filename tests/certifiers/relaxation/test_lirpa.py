@@ -312,7 +312,7 @@ def test_graphs_live_as_long_as_their_networks(models: Any) -> None:
 # Fail closed.
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e38])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e300])
 @every_method
 def test_broken_numbers_are_no_bounds(models: Any, method: str, value: float) -> None:
     x = models.images(2, 1)
@@ -321,7 +321,7 @@ def test_broken_numbers_are_no_bounds(models: Any, method: str, value: float) ->
             network = models.network(kind, 9)
             layers = [layer for layer in network.layers if hasattr(layer, "weight")]
             layer = layers[number % len(layers)]
-            layer.weight.data.flatten()[:2] = torch.tensor([value, -value])
+            layer.weight.data.flatten()[:2] = torch.tensor([value, -value], dtype=torch.float64)
             found = margins(network, LirpaBounds(around(x, 0.01), method), x)
             assert not bool((torch.isfinite(found) & (found > 0)).any()), kind
 
@@ -382,7 +382,7 @@ def test_layers_without_bounds_are_named(models: Any) -> None:
         (nn.MaxPool2d(2, 1), 100, r"layer layers.2 \(MaxPool2d\).*windows of \(2, 2\), stride \(1, 1\).*ibp does it"),
         (nn.MaxPool2d(2, 2, 1), 64, r"padding \(1, 1\) on 6x6"),
         (nn.MaxPool2d((2, 3)), 24, r"windows of \(2, 3\)"),
-        (nn.MaxPool2d(4), 4, r"windows of \(4, 4\).*cover the image"),
+        (nn.MaxPool2d(4), 4, r"cover the image without padding, not for windows of \(4, 4\)"),
     ]:
         model = Awkward(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), layer, features=features).eval()
         for method in METHODS:
