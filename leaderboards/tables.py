@@ -40,10 +40,11 @@ def markdown_page(board: Board) -> str:
     ]
     table = [head, ["--:", ":--", ":--", ":--", *["--:"] * (len(head) - 4)], *rows]
     blocks = [f"# {text(board.title)}", text(board.description), text(_subject(board))]
+    blocks += _side_by_side_blocks(board)
+    blocks += ["## Ranking"] if len(blocks) > 3 else []
     blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in table) if rows else "No entry is complete.")
     if board.unranked:
         blocks += ["## Without numbers", "\n".join(f"- {_without(line)}" for line in board.unranked)]
-    blocks += _side_by_side_blocks(board)
     blocks += _training_blocks(board)
     blocks += ["## How to read it", "\n".join(f"- {text(sentence)}" for sentence in reading_guide(board))]
     if board.spec_text.strip():
