@@ -55,11 +55,11 @@ class Mean(nn.Module):
 
 def direct() -> list[bool]:
     """A direct loop over auto_LiRPA, one image at a time."""
-    from certifiers.relaxation.lirpa import library
+    from certifiers.relaxation.lirpa import library, record
 
     lirpa = library()
     ensemble, x = trained()
-    model = lirpa.BoundedModule(Mean(ensemble.members), x[:1], device="cpu")
+    model = record(Mean(ensemble.members), x[:1])
     held = []
     for image in x:
         center = image[None]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from certifiers.certificate import Norm, Unsupported
 from certifiers.networks import Network
@@ -61,6 +61,13 @@ def library() -> Any:
     if _is_old():
         repair_members(found.BoundedModule)
     return found
+
+
+def record(module: nn.Module, example: Float[Tensor, "1 *shape"], **options: Any) -> Any:
+    """The `BoundedModule` of a module; 0.3 can make one only here, where what it misses is there."""
+    package = library()
+    with repaired(old=_is_old()):
+        return package.BoundedModule(module, example, device=str(example.device), **options)
 
 
 def _is_old() -> bool:
@@ -170,7 +177,7 @@ class LirpaBounds(Bounds):
         return known[key]
 
     def _recorded(self, networks: Sequence[Network]) -> tuple[Any, Tensor]:
-        package, device, linear = library(), self.ball.center.device, self.method != "ibp"
+        device, linear = self.ball.center.device, self.method != "ibp"
         shift = input_shift(networks) if linear else None
         forms = [boundable(each, self.ball.norm, linear=linear, moved=shift is not None) for each in networks]
         options = {
@@ -179,8 +186,7 @@ class LirpaBounds(Bounds):
             "optimize_bound_args": {"iteration": self.steps, "lr_alpha": self.learning_rate, "init_alpha": False},
         }
         example = torch.zeros(1, *networks[0].shapes[0], device=device)
-        with repaired(old=_is_old()):
-            module = package.BoundedModule(Joint(forms).to(device), example, bound_opts=options, device=str(device))
+        module = record(Joint(forms).to(device), example, bound_opts=options)
         return module, torch.zeros((), device=device) if shift is None else shift.to(device)
 
 
