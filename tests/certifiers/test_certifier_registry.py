@@ -72,7 +72,7 @@ def test_create_and_from_mapping_agree() -> None:
             "smothing",
             {},
             UnknownNameError,
-            r"Unknown certifier 'smothing'\. Did you mean 'smoothing'\? Available: close",
+            r"Unknown certifier 'smothing'\. Did you mean 'smoothing'\? Available: alpha-crown",
         ),
         ("smoothing", {"sigm": 1.0}, ParameterError, "Unknown parameter 'sigm' of certifier 'smoothing'. Did you mean"),
         ("smoothing", {}, ParameterError, r"certifier 'smoothing' needs 'sigma'\. Add sigma = \.\.\. to its table"),
