@@ -17,7 +17,6 @@ from certifiers.randomness import KeyedRandomness
 from certifiers.registry import get, register
 from certifiers.relaxation.certifiers import BackwardCertifier
 from certifiers.sanitize import CleanAnswer
-from ensembles.ensemble import members_of
 from ensembles.parameters import ParameterError, PositiveFloat, PositiveInt
 
 #: The stage that refutes: a projected gradient attack instead of a certifier.
@@ -29,13 +28,14 @@ ATTACK = "attack"
 class Cascade(Certifier):
     """Stages in turn, from cheap to dear, each asked only what no stage before it has settled.
 
-    Every image has a bracket: the largest radius that was proved, and the least at which the attack found another
-    answer. A stage that proves bisects what lies between, and its failures bind no other stage. An image is closed once
-    no radius is left in its bracket. Where CROWN fails, its bounds on the neurons are used again for smaller radii of
-    the bracket. Only radii that were themselves proved are reported.
+    Every image has a bracket: the largest radius that was proved, and the least with a counterexample that was
+    replayed, found by the attack or by a stage that reports one (`milp`). A stage that proves bisects what lies
+    between, and its failures bind no other stage. An image is closed once no radius is left in its bracket. Where CROWN
+    fails, its bounds on the neurons are used again for smaller radii of the bracket. Only radii that were themselves
+    proved are reported.
 
     Evidence: `stage`, which closed the image (`open` if none did); `proof`, the stage that proved the radius;
-    `attack_radius`, the least radius with a counterexample that was replayed, infinite without one.
+    `refuted_radius`, the least radius with a counterexample, infinite without one.
 
     Attributes:
         stages: names of decision certifiers, and `attack`. A stage that does not apply to a classifier is left out.
@@ -45,13 +45,13 @@ class Cascade(Certifier):
         steps: halvings of the bracket in a stage when no grid of radii is given.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     norms: ClassVar[frozenset[Norm]] = frozenset(Norm)
     uses_radii: ClassVar[bool] = True
 
     stages: tuple[str, ...] = ("native-ibp", "native-crown-ibp", ATTACK, "native-crown", "alpha-crown", "milp")
     attack_steps: PositiveInt = 20
-    attack_restarts: PositiveInt = 1
+    attack_restarts: PositiveInt = 2
     time_limit: PositiveFloat = 10.0
     steps: PositiveInt = 8
 
@@ -190,10 +190,10 @@ class _Run:
             rounded=True,
             verdict=torch.where(refuted, int(Verdict.FALSIFIED), int(Verdict.UNKNOWN)),
             reason=[
-                f"the attack changed the answer at radius {float(radius):g}" if found else ""
+                f"an input within {float(radius):g} is answered otherwise" if found else ""
                 for found, radius in zip(refuted, self.refuted, strict=True)
             ],
-            evidence={"stage": self.stage, "proof": self.proof, "attack_radius": self.refuted},
+            evidence={"stage": self.stage, "proof": self.proof, "refuted_radius": self.refuted},
             forward_passes=self.forward_passes,
             bound_passes=self.bound_passes,
         )
@@ -206,9 +206,9 @@ class _Run:
         """Bisect the brackets of some images by a certifier; what it fails at is settled for this stage alone."""
         if self.threat.norm not in prover.norms:
             raise Unsupported(f"does not certify the norm {self.threat.norm}.")
-        failed = self.refuted.clone()
+        failed = torch.full_like(self.refuted, math.inf)
         for _ in range(self._rounds()):
-            asked = self.levels.between(self.proved, failed) * images
+            asked = self.levels.between(self.proved, torch.minimum(failed, self.refuted)) * images
             rows = asked.nonzero().flatten()
             if not len(rows):
                 return
@@ -231,16 +231,20 @@ class _Run:
     def _held(
         self, prover: DecisionCertifier, rows: Int64[Tensor, "part"], radius: Float64[Tensor, "part"]
     ) -> Bool[Tensor, "part"]:
+        """Which radii a certifier proves; where it reports a counterexample instead, the bracket ends there."""
         x, prediction = self.x[rows], self.clean.prediction[rows]
+        own = prediction.to(x.device), self.threat, self._rng(rows)
         try:
-            bounds = prover.margins(
-                self.classifier, x.clone(), prediction.to(x.device), radius.to(x.device), self.threat, self._rng(rows)
-            )
+            inquiry = prover.inquiry(self.classifier, x.clone(), *own, questions=1)
+            held = positive_margins(inquiry.margins(radius.to(x.device)), prediction, self.clean.classes)
         except TimeoutError:
             if len(rows) == 1:
                 return torch.zeros(1, dtype=torch.bool)
             return torch.cat([self._held(prover, rows[i : i + 1], radius[i : i + 1]) for i in range(len(rows))])
-        return positive_margins(bounds, prediction, self.clean.classes)
+        if (verdict := inquiry.report().verdict) is not None:
+            falsified = (verdict.cpu() == int(Verdict.FALSIFIED)) & ~held
+            self.refuted[rows] = torch.where(falsified, radius.minimum(self.refuted[rows]), self.refuted[rows])
+        return held
 
     def _held_within(
         self, prover: BackwardCertifier, rows: Int64[Tensor, "part"], radius: Float64[Tensor, "part"]
@@ -259,17 +263,15 @@ class _Run:
         """Bisect the brackets of some images by the attack: the least radius at which it finds another answer."""
         survived = self.proved.clone()
         steps, restarts = self.cascade.attack_steps, self.cascade.attack_restarts
-        cost = steps * restarts * len(members_of(self.classifier))
         for _ in range(self._rounds()):
             asked = self.levels.between(survived, self.refuted) * images
             rows = asked.nonzero().flatten()
             if not len(rows):
                 return
-            self.forward_passes[rows] += cost
             x, prediction = self.x[rows], self.clean.prediction[rows]
-            found = attack(
-                self.classifier, x, prediction, asked[rows], self.threat, steps=steps, restarts=restarts
-            ).found.cpu()
+            answer = attack(self.classifier, x, prediction, asked[rows], self.threat, steps=steps, restarts=restarts)
+            self.forward_passes[rows] += answer.forward_passes.cpu()
+            found = answer.found.cpu()
             self.refuted[rows] = torch.where(found, asked[rows], self.refuted[rows])
             survived[rows] = torch.where(found, survived[rows], asked[rows])
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from leaderboards.board import Board
+from leaderboards.radii import format_radius
 
 
 def diagnostic_names(board: Board) -> list[str]:
@@ -17,5 +18,7 @@ def searches(board: Board) -> dict[str, Mapping[str, Any]]:
     for line in board.lines:
         search = line.entry.details.get("search")
         if search:
-            found.setdefault(line.entry.ensemble, search)
+            # Runs of before searches had radii of their own were scored at those of the board.
+            radii = {"radii": [format_radius(radius) for radius in board.radii]}
+            found.setdefault(line.entry.ensemble, {**radii, **search})
     return found

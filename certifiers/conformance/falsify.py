@@ -22,10 +22,12 @@ class Attack(NamedTuple):
     Attributes:
         found: whether another answer was found, an image.
         witness: the input with another answer, in the precision of the images; the image itself where none was found.
+        forward_passes: inputs sent through a member, an image.
     """
 
     found: Bool[Tensor, "batch"]
     witness: Float[Tensor, "batch *shape"]
+    forward_passes: Int64[Tensor, "batch"]
 
 
 def attack(
@@ -69,6 +71,7 @@ def attack(
         raise ValueError(f"An attack needs at least one step and one restart, got {steps} and {restarts}.")
     prediction, radius = prediction.to(x.device), radius.to(x.device)
     found, witness = torch.zeros(len(x), dtype=torch.bool, device=x.device), x.detach().clone()
+    passes = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     generator = torch.Generator().manual_seed(seed)
     with undisturbed([classifier]):
         for parameter in classifier.parameters():
@@ -78,12 +81,13 @@ def attack(
                 start = torch.randn(x.shape[1:], generator=generator, dtype=torch.float64).to(x)
                 rows = (~found & (radius > 0)).nonzero()[:, 0]
                 if not len(rows):
-                    return Attack(found, witness)
+                    return Attack(found, witness, passes)
                 ball = _Ball(x[rows].detach(), radius[rows], threat.norm)
-                own, points = _ascend(classifier, objective, ball, prediction[rows], restart, start, steps)
+                own, points, evaluations = _ascend(classifier, objective, ball, prediction[rows], restart, start, steps)
+                passes[rows] += evaluations * len(members_of(classifier))
                 found[rows[own]] = True
                 witness[rows[own]] = points[own]
-    return Attack(found, witness)
+    return Attack(found, witness, passes)
 
 
 def changed(scores: Float[Tensor, "batch classes"], prediction: Int64[Tensor, "batch"]) -> Bool[Tensor, "batch"]:
@@ -192,8 +196,8 @@ def _ascend(
     restart: int,
     start: Tensor,
     steps: int,
-) -> tuple[Bool[Tensor, "batch"], Float[Tensor, "batch *shape"]]:
-    """One ascent: which images were answered otherwise at some point of it, and where.
+) -> tuple[Bool[Tensor, "batch"], Float[Tensor, "batch *shape"], int]:
+    """One ascent: which images were answered otherwise at some point of it, and where; and how many were evaluated.
 
     The first one starts from the image towards any class, the others start elsewhere, each towards one class.
     """
@@ -205,15 +209,18 @@ def _ascend(
         scores = objective(stack_logits([member(x) for member in members]))
         return scores.scatter(1, prediction[:, None], -torch.inf), scores.gather(1, prediction[:, None])[:, 0]
 
+    evaluations = 1
     order = others(ball.center)[0].argsort(dim=1, descending=True, stable=True)
     target = order[:, (restart - 1) % max(1, order.shape[1] - 1), None]
     for number in range(steps + 1):
         point, near = ball.inside(point)
+        evaluations += 1
         hit = near & changed(classifier(point), prediction) & ~found
         found, witness = found | hit, torch.where(hit.reshape(ball.each.shape), point, witness)
         if number == steps or bool(found.all()):
             break
         with torch.enable_grad():
+            evaluations += 1
             leaf = point.detach().requires_grad_()
             wrong, own = others(leaf)
             climbed = ((wrong.gather(1, target)[:, 0] if restart else wrong.amax(1)) - own).sum()
@@ -222,4 +229,4 @@ def _ascend(
             break
         # Long steps first, short ones at the end.
         point = ball.move(point, gradient, 2.0 * (1 - number / steps) if number else 1.0).detach()
-    return found, witness
+    return found, witness, evaluations

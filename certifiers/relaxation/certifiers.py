@@ -1,6 +1,7 @@
 """The certifiers of this family: a relaxation, asked for the margins of a classifier at a radius."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -53,21 +54,32 @@ class RelaxationCertifier(DecisionCertifier):
         rng: KeyedRandomness,
     ) -> Float64[Tensor, "batch classes"]:
         """The lower bounds on the margins."""
-        prepared = prepare(classifier, x)
-        ball = Ball.around(self.inputs(x), radius, threat)
+        prepared, inputs = prepare(classifier, x), self.inputs(x)
+
+        def of(part: slice) -> Tensor:
+            ball = Ball.around(inputs[part], radius[part], threat)
+            return ensemble_margins(prepared, self.bounds(ball), prediction[part])
+
+        return torch.cat(self.in_parts(len(x), of))
+
+    def in_parts(self, count: int, compute: Callable[[slice], Tensor]) -> list[Tensor]:
+        """What is computed of `batch_size` images at a time, or fewer where memory runs out.
+
+        Raises:
+            MemoryError, RuntimeError: memory runs out for a single image.
+        """
         found: list[Tensor] = []
         first, at_once = 0, self.batch_size
-        while first < len(x):
-            part = slice(first, first + at_once)
+        while first < count:
             try:
-                found.append(ensemble_margins(prepared, self.bounds(ball.part(part)), prediction[part]))
+                found.append(compute(slice(first, first + at_once)))
             except (MemoryError, RuntimeError) as error:
                 if at_once == 1 or not _is_out_of_memory(error):
                     raise
                 at_once //= 2
             else:
                 first += at_once
-        return torch.cat(found)
+        return found
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -120,14 +132,14 @@ class BackwardCertifier(NativeCertifier):
         threat: ThreatModel,
     ) -> Float64[Tensor, "level batch classes"]:
         """`margins` at several radii an image, the largest first, all from the bounds on neurons at the largest one."""
-        prepared = prepare(classifier, x)
-        largest = self.bounds(Ball.around(self.inputs(x), radii[0], threat))
-        return torch.stack(
-            [
-                ensemble_margins(prepared, largest.within(Ball.around(self.inputs(x), radius, threat)), prediction)
-                for radius in radii
-            ]
-        )
+        prepared, inputs = prepare(classifier, x), self.inputs(x)
+
+        def of(part: slice) -> Tensor:
+            balls = [Ball.around(inputs[part], radius[part], threat) for radius in radii]
+            largest = self.bounds(balls[0])
+            return torch.stack([ensemble_margins(prepared, largest.within(ball), prediction[part]) for ball in balls])
+
+        return torch.cat(self.in_parts(len(x), of), dim=1)
 
 
 @register("native-crown-ibp")

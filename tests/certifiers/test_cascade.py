@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import certifiers
 from certifiers import ThreatModel, Verdict
 from certifiers.cascade import Cascade
+from certifiers.conformance import attack
 from certifiers.decision import float32_at_least
 from ensembles import Aggregation, Ensemble, MaxMargin, Single, WeightedAverage
 from ensembles.parameters import ParameterError
@@ -54,7 +55,7 @@ def test_it_proves_what_its_strongest_stage_proves(aggregation: Aggregation, nor
     found = Cascade(stages=STAGES).certify(ensemble, images, threat, radii=grid)
     assert bool((found.radius >= alone.radius).all())
     # The attack's radius is a counterexample, so that no proof may reach it; what is refuted at once is FALSIFIED.
-    refuted = torch.as_tensor(found.evidence["attack_radius"])
+    refuted = torch.as_tensor(found.evidence["refuted_radius"])
     assert bool((found.radius < refuted).all())
     assert bool(torch.isfinite(refuted).any())
     falsified = found.verdict == Verdict.FALSIFIED
@@ -65,7 +66,7 @@ def test_each_image_is_settled_by_the_stage_that_closed_its_bracket(images: Tens
     ensemble = Ensemble(members(), WeightedAverage(of="logit"))
     found = Cascade(stages=STAGES).certify(ensemble, images, LINF, radii=GRID)
     stage, proof = found.evidence["stage"], found.evidence["proof"]
-    refuted = torch.as_tensor(found.evidence["attack_radius"])
+    refuted = torch.as_tensor(found.evidence["refuted_radius"])
     grid = [0.0, *map(float32_at_least, GRID), math.inf]
     for image in range(len(images)):
         reached = min(range(len(GRID) + 1), key=lambda k: abs(([0.0, *GRID][k]) - float(found.radius[image])))
@@ -105,7 +106,7 @@ def test_without_a_grid_the_bracket_is_bisected(images: Tensor) -> None:
     ensemble = Ensemble(members(), WeightedAverage(of="logit"))
     found = Cascade(stages=STAGES, steps=12).certify(ensemble, images, LINF)
     crown = certifiers.create("native-crown", bisection_steps=12).certify(ensemble, images, LINF)
-    refuted = torch.as_tensor(found.evidence["attack_radius"])
+    refuted = torch.as_tensor(found.evidence["refuted_radius"])
     assert bool((found.radius < refuted).all())
     assert bool((found.radius >= crown.radius * 0.95).all())
     assert bool((found.radius > 0).all())
@@ -120,6 +121,30 @@ def test_a_stage_that_does_not_apply_is_left_out(images: Tensor) -> None:
     none = Cascade(stages=("closed-form-margins", "attack")).certify(ensemble, images, LINF, radii=GRID)
     assert set(none.verdict.tolist()) == {Verdict.UNSUPPORTED}
     assert "closed-form-margins: " in none.reason[0]
+
+
+def test_a_counterexample_of_a_program_closes_the_bracket(images: Tensor) -> None:
+    ensemble = Ensemble(members(2, hidden=4), WeightedAverage(of="logit"))
+    grid = [0.02, 0.1, 0.4]
+    alone = certifiers.create("milp").certify(ensemble, images[:4], LINF, radii=grid)
+    found = Cascade(stages=("native-ibp", "milp")).certify(ensemble, images[:4], LINF, radii=grid)
+    assert torch.equal(found.radius, alone.radius)
+    refuted = torch.as_tensor(found.evidence["refuted_radius"])
+    assert bool(torch.isfinite(refuted).any())  # no stage attacks here
+    assert bool((refuted > found.radius).all())
+    assert "open" not in found.evidence["stage"]
+    assert "milp" in found.evidence["stage"]
+
+
+def test_passes_of_the_attack_are_counted(images: Tensor) -> None:
+    networks = members()
+    calls = []
+    for network in networks:
+        network.register_forward_hook(lambda _module, arguments, _output: calls.append(len(arguments[0])))
+    ensemble = Ensemble(networks, WeightedAverage(of="logit"))
+    found = attack(ensemble, images, ensemble(images).argmax(1), torch.full((12,), 0.3).double(), LINF)
+    # The call for the predictions is no part of it.
+    assert int(found.forward_passes.sum()) == sum(calls) - 3 * len(images)
 
 
 def test_a_timeout_of_one_image_leaves_the_others(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

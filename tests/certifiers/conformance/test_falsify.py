@@ -42,7 +42,7 @@ def test_witnesses_are_inside_and_answered_otherwise(threat: ThreatModel, aggreg
         prediction = classifier(x).argmax(1)
     reach = {Norm.LINF: 0.5, Norm.L2: 1.5, Norm.L1: 5.0}[threat.norm]
     radius = torch.linspace(0, reach, 12, dtype=torch.float64)
-    found, witness = attack(classifier, x, prediction, radius, threat)
+    found, witness, _ = attack(classifier, x, prediction, radius, threat)
     assert bool(found.any())
     assert not bool(found[0])  # its radius is zero
     assert witness.dtype == x.dtype

@@ -21,8 +21,8 @@ def test_linear_radii_are_those_at_which_the_answer_changes(threat: ThreatModel,
     truth = linear(7, threat, aggregation)
     assert float(truth.radius.min()) > 1e-4
     assert float(truth.radius.max()) < 0.4  # in the box
-    far, _ = attack(truth.classifier, truth.x, truth.prediction, 1.001 * truth.radius, threat, steps=60, restarts=4)
-    near, _ = attack(truth.classifier, truth.x, truth.prediction, 0.999 * truth.radius, threat, steps=60, restarts=4)
+    far = attack(truth.classifier, truth.x, truth.prediction, 1.001 * truth.radius, threat, steps=60, restarts=4).found
+    near = attack(truth.classifier, truth.x, truth.prediction, 0.999 * truth.radius, threat, steps=60, restarts=4).found
     assert bool(far.all())
     assert not bool(near.any())
     found = certifiers.create("closed-form").certify(truth.classifier, truth.x, threat)
