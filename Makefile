@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup leaderboard zoo board-deterministic test check format bench clean
+.PHONY: help setup leaderboard zoo board-deterministic lpd-figure2 test check format bench clean
 
 help:  ## Show this list.
-	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 30
+	@sed -n 's/^\([a-z0-9-]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 30
 
 setup: $(READY)  ## Create .venv with the exact versions of constraints.txt.
 
@@ -29,6 +29,9 @@ zoo: $(READY)  ## Train and rank the published objectives (resumes if interrupte
 board-deterministic: $(READY)  ## Rank the deterministic certifiers, in linf and in l2 (resumes if interrupted).
 	$(BIN)/certbench run deterministic-mnist5k
 	$(BIN)/certbench run deterministic-mnist5k-l2
+
+lpd-figure2: $(READY)  ## Lower bounds on margins, as in LPD's Figure 2 (needs Fashion-MNIST; resumes if interrupted).
+	$(BIN)/certbench run lpd-figure2
 
 test: $(READY)  ## Run the tests.
 	$(BIN)/python -m pytest

@@ -28,9 +28,8 @@ def describe_plan(plan: Plan, options: Options) -> list[str]:
         path = store.checkpoint(job.digest)
         if path.is_file():
             weights[job.digest] = stored_members(job, path).digest
-        lines.append(
-            f"  {job.label}: {'stored' if job.digest in weights else f'to train, {job.schedule.epochs} epochs'}"
-        )
+        todo = "to build" if job.planted else f"to train, {job.schedule.epochs} epochs"
+        lines.append(f"  {job.label}: {'stored' if job.digest in weights else todo}")
     for label, table in plan.spec.ensembles.items():
         if table.grid:
             lines.append(f"  {label}: one of {len(table.candidates())} candidates, chosen on validation images first")
@@ -38,7 +37,7 @@ def describe_plan(plan: Plan, options: Options) -> list[str]:
     for cell in plan.cells:
         if cell.reason:
             state = f"unsupported: {cell.reason}"
-        elif plan.spec.ensembles[cell.ensemble].grid:
+        elif (own := plan.spec.ensembles.get(cell.ensemble)) is not None and own.grid:
             state = f"to certify: {len(images)} images, after the choice of its hyper-parameters"
         elif needs_fit(cell):
             state = f"to certify: {len(images)} images, after its weights are fitted"

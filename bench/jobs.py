@@ -8,6 +8,7 @@ from bench.datasets import Dataset
 from bench.keys import digest
 from bench.spec import ExperimentSpec
 from ensembles import derive_seed
+from ensembles.cancelling import VERSION as CANCELLING_VERSION
 from ensembles.training import Objective, Schedule
 from leaderboards.records import SCHEMA_VERSION
 
@@ -29,6 +30,11 @@ class TrainJob:
     first_start: int = 0
 
     @property
+    def planted(self) -> bool:
+        """Whether its members are built from those of its start, and not trained."""
+        return "planted" in self.recipe
+
+    @property
     def digest(self) -> str:
         """The digest of what makes these weights: data, architecture, objective, schedule, seed, start."""
         return digest(self.recipe)
@@ -42,6 +48,8 @@ class TrainJob:
 
 def jobs_of(spec: ExperimentSpec, label: str, dataset: Dataset) -> tuple[TrainJob, ...]:
     """The jobs that make the members of an ensemble of a spec, in the order of its members."""
+    if label in spec.planted:
+        return (_planted_job(spec, label, dataset),)
     table = spec.ensembles[label]
     starts = jobs_of(spec, table.start, dataset) if table.start is not None else ()
     common: dict[str, Any] = {
@@ -73,3 +81,17 @@ def jobs_of(spec: ExperimentSpec, label: str, dataset: Dataset) -> tuple[TrainJo
         name = f"{label} member {number + 1} of {table.members}"
         jobs.append(TrainJob(name, table.objective, table.schedule, recipe, own, first))
     return tuple(jobs)
+
+
+def _planted_job(spec: ExperimentSpec, label: str, dataset: Dataset) -> TrainJob:
+    """The job that builds a cancelling pair; objective and schedule are those of the network it is built of."""
+    source = jobs_of(spec, spec.planted[label].cancelling_pair_of, dataset)[0]
+    recipe = {
+        "schema": SCHEMA_VERSION,
+        "planted": "cancelling-pair",
+        "version": CANCELLING_VERSION,
+        "input_shape": list(dataset.input_shape),
+        "start": [source.digest],
+        "seed": derive_seed(spec.seed, "planted"),
+    }
+    return TrainJob(label, source.objective, source.schedule, recipe, (source,))

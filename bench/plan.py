@@ -7,7 +7,8 @@ from typing import Any
 from bench.datasets import Dataset, Split
 from bench.jobs import TrainJob, jobs_of
 from bench.keys import canonical_json
-from bench.spec import EnsembleTable, ExperimentSpec
+from bench.spec import ExperimentSpec
+from bench.spec_tables import EnsembleTable
 from certifiers import Certifier, ThreatModel
 from ensembles import Aggregation, architectures, derive_seed
 from leaderboards.radii import ceil_float
@@ -107,7 +108,8 @@ def make_plan(spec: ExperimentSpec, spec_text: str, dataset: Dataset, limit: int
             f"offset is {spec.data.offset}. Lower the offset."
         )
     for label in dict.fromkeys(label for entry in spec.entries for label in entry.ensemble):
-        _check_architecture(label, spec.ensembles[label], dataset)
+        if label in spec.ensembles:
+            _check_architecture(label, spec.ensembles[label], dataset)
     cells = tuple(
         _cell(spec, dataset, entry.name, label, aggregation, certifier)
         for entry in spec.entries

@@ -7,7 +7,8 @@ from typing import Any
 
 from bench.plan import Plan, make_plan
 from bench.progress import Reporter
-from bench.spec import EntryTable, ExperimentSpec
+from bench.spec import ExperimentSpec
+from bench.spec_tables import EntryTable
 from bench.store import StoreError
 from leaderboards import build_board, publish, read_run
 

@@ -1,240 +1,28 @@
 """Specs: what an experiment is, read from TOML and checked at the edge, with one sentence for each mistake."""
 
-import dataclasses
-import inspect
-import itertools
 import re
 import tomllib
-from collections.abc import Callable, Mapping
-from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self
 
 import pydantic
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from bench import datasets
-from certifiers import Certifier, Norm
+from bench.spec_fields import Table, sole_or_list
+from bench.spec_tables import DataTable, EnsembleTable, EntryTable, PlantedTable, SelectionTable, ThreatTable
+from certifiers import Certifier
 from certifiers import from_mapping as certifier_from_mapping
-from ensembles import Aggregation, Sween, aggregation, architectures
+from ensembles import Sween
 from ensembles.registry import RegistryError, did_you_mean
-from ensembles.training import Objective, Schedule
-from ensembles.training import from_mapping as objective_from_mapping
-from leaderboards.radii import parse_radius
 
 _PACKAGED = Path(__file__).parent / "specs"
-T = TypeVar("T")
 
 
 class SpecError(ValueError):
     """A spec that cannot be run: one sentence that says where, what it got, what is allowed."""
 
 
-class _Table(pydantic.BaseModel):
-    """A table of a spec: unknown keys are refused with the nearest known one; values are not converted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            for key in values:
-                if key not in cls.model_fields:
-                    known = ", ".join(cls.model_fields)
-                    raise ValueError(
-                        f"unknown key {key!r}. {did_you_mean(str(key), cls.model_fields)}Allowed: {known}."
-                    )
-        return values
-
-
-def _built(build: Callable[[Any], T]) -> BeforeValidator:
-    """A field whose table is turned into an object by `build`, which raises what a user should read."""
-
-    def validate(value: Any) -> T:
-        try:
-            return build(value)
-        except (RegistryError, TypeError) as error:
-            raise ValueError(str(error)) from None
-
-    return BeforeValidator(validate)
-
-
-def _sole_or_list(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else (value,)
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"must be a name in quotes, got {value!r}")
-    return value
-
-
-def _table(value: Any, example: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"must be a table such as {example}, got {value!r}")
-    return value
-
-
-def _named_table(value: Any, example: str) -> Mapping[str, Any]:
-    table = _table(value, example)
-    if "name" not in table:
-        raise ValueError(f"needs the key 'name', such as {example}")
-    _name(table["name"])
-    return table
-
-
-def _objective(value: Any) -> Objective:
-    return objective_from_mapping(_named_table(value, '{ name = "gaussian", sigma = 0.5 }'))
-
-
-def _schedule(value: Any) -> Schedule:
-    return Schedule.from_mapping(_table(value, "{ epochs = 30 }"), "schedule")
-
-
-def _aggregation(value: Any) -> Aggregation:
-    if not isinstance(value, str):
-        value = _named_table(value, '{ name = "weighted-average", of = "logit" }')
-    return aggregation.create(value)
-
-
-def _radii(written: Any) -> tuple[str, ...]:
-    if not isinstance(written, list) or not written:
-        raise ValueError('radii must be a list such as [0, 0.25, "8/255"]')
-    exact = [parse_radius(item) for item in written]
-    if exact != sorted(set(exact)):
-        raise ValueError(f"radii must ascend without repetition, got {', '.join(map(str, written))}")
-    try:
-        float(exact[-1])
-    except OverflowError:
-        raise ValueError(f"radius {written[-1]!r} is larger than any float64") from None
-    return tuple(str(item) for item in written)
-
-
-def _architecture(name: Any) -> str:
-    return architectures.resolve(_name(name))
-
-
-def _dataset(name: Any) -> str:
-    return datasets.registry.resolve(_name(name))
-
-
-class DataTable(_Table):
-    """`[data]`: which images are certified: every `every`-th of the split from `offset` on."""
-
-    name: Annotated[str, _built(_dataset)]
-    root: str | None = None
-    split: Literal["test", "validation"] = "test"
-    every: Annotated[int, Field(ge=1)] = 1
-    offset: Annotated[int, Field(ge=0)] = 0
-    limit: Annotated[int, Field(ge=1)] | None = None
-
-
-class ThreatTable(_Table):
-    """`[threat]`: the norm, and the radii of the board as exact fractions or decimals."""
-
-    norm: Annotated[Norm, _built(Norm)]
-    radii: Annotated[tuple[str, ...], _built(_radii)]
-
-    def exact_radii(self) -> tuple[Fraction, ...]:
-        """The radii as fractions."""
-        return tuple(parse_radius(radius) for radius in self.radii)
-
-
-class EnsembleTable(_Table):
-    """`[ensembles.NAME]`: how members are built and trained.
-
-    `grid_radii` are the radii whose certified accuracy chooses among the candidates of `grid`; without it those of
-    the spec.
-    """
-
-    architecture: Annotated[str, _built(_architecture)]
-    options: dict[str, Any] = Field(default_factory=dict)
-    members: Annotated[int, Field(ge=1)] = 1
-    objective: Annotated[Objective, _built(_objective)]
-    schedule: Annotated[Schedule, _built(_schedule)]
-    start: str | None = None
-    grid: dict[str, Annotated[tuple[Any, ...], BeforeValidator(_sole_or_list), Field(min_length=1)]] = Field(
-        default_factory=dict
-    )
-    grid_radii: Annotated[tuple[str, ...], BeforeValidator(_radii)] | None = None
-
-    def candidates(self) -> list[tuple[dict[str, Any], "EnsembleTable"]]:
-        """The tables that the grid stands for, each with the values that make it; without a grid the table itself.
-
-        Raises:
-            ValueError: a key of the grid is not `objective.FIELD` or `schedule.FIELD`, or a value is not allowed.
-        """
-        tables = []
-        for values in itertools.product(*self.grid.values()):
-            chosen = dict(zip(self.grid, values, strict=True))
-            parts: dict[str, Any] = {"objective": self.objective, "schedule": self.schedule}
-            for key, value in chosen.items():
-                part, _, name = key.partition(".")
-                if part not in parts:
-                    raise ValueError(f"grid: unknown key {key!r}. Write objective.FIELD or schedule.FIELD.")
-                fields = [item.name for item in dataclasses.fields(parts[part])]
-                if len(set(map(repr, self.grid[key]))) != len(self.grid[key]):
-                    raise ValueError(f"grid: {key} repeats a value, got {list(self.grid[key])}.")
-                if name not in fields:
-                    raise ValueError(
-                        f"grid: unknown field {name!r} of the {part}. {did_you_mean(name, fields)}"
-                        f"Allowed: {', '.join(fields)}."
-                    )
-                parts[part] = dataclasses.replace(parts[part], **{name: value})
-            tables.append((chosen, self.model_copy(update={**parts, "grid": {}})))
-        return tables
-
-    @model_validator(mode="after")
-    def _check_grid(self) -> Self:
-        self.candidates()
-        if self.grid_radii is not None and not self.grid:
-            raise ValueError("grid_radii are for choosing among the candidates of a grid, and there is none.")
-        return self
-
-    @model_validator(mode="after")
-    def _check_options(self) -> Self:
-        # The first parameter is the input shape, which the data set gives.
-        _, *parameters = inspect.signature(architectures.get(self.architecture)).parameters.values()
-        known = [parameter.name for parameter in parameters]
-        for option in self.options:
-            if option not in known and all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-                raise ValueError(
-                    f"unknown option {option!r} of architecture {self.architecture!r}. {did_you_mean(option, known)}"
-                    f"Allowed: {', '.join(known) or 'none'}."
-                )
-        return self
-
-
-class SelectionTable(_Table):
-    """`[selection]`: how candidates of a grid are scored, on validation images.
-
-    The score is the mean certified accuracy over the radii of the spec (or the ensemble's `grid_radii`), of the
-    candidate under `aggregation`, certified by `certifier` on `images` images of the validation split, spread
-    evenly. Ties go to the first.
-    """
-
-    certifier: str
-    aggregation: Annotated[Aggregation, _built(_aggregation)] = Field(
-        default_factory=lambda: aggregation.create("weighted-average")
-    )
-    images: Annotated[int, Field(ge=1)] = 100
-
-
-class EntryTable(_Table):
-    """`[[entries]]`: lines of the board, one for each combination of the lists."""
-
-    name: str | None = None
-    ensemble: Annotated[tuple[str, ...], BeforeValidator(_sole_or_list), Field(min_length=1)]
-    aggregation: Annotated[
-        tuple[Annotated[Aggregation, _built(_aggregation)], ...],
-        BeforeValidator(_sole_or_list),
-        Field(min_length=1),
-    ]
-    certifier: Annotated[tuple[str, ...], BeforeValidator(_sole_or_list), Field(min_length=1)]
-
-
-class ExperimentSpec(_Table):
+class ExperimentSpec(Table):
     """A whole spec: data, threat, ensembles, certifiers, and the entries of the board."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
@@ -244,8 +32,9 @@ class ExperimentSpec(_Table):
     data: DataTable
     threat: ThreatTable
     ensembles: Annotated[dict[str, EnsembleTable], Field(min_length=1)]
+    planted: dict[str, PlantedTable] = Field(default_factory=dict)
     certifiers: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    entries: Annotated[tuple[EntryTable, ...], BeforeValidator(_sole_or_list), Field(min_length=1)]
+    entries: Annotated[tuple[EntryTable, ...], BeforeValidator(sole_or_list), Field(min_length=1)]
     selection: SelectionTable | None = None
     diagnostics: bool = False
 
@@ -253,6 +42,10 @@ class ExperimentSpec(_Table):
         """The certifier of a table `[certifiers.LABEL]`; its `method` is the label where it is not given."""
         table = dict(self.certifiers[label])
         return certifier_from_mapping(str(table.pop("method", label)), table)
+
+    def sources(self) -> dict[str, EnsembleTable | PlantedTable]:
+        """What entries may name as their ensemble: trained ones and planted ones."""
+        return {**self.ensembles, **self.planted}
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
@@ -262,6 +55,7 @@ class ExperimentSpec(_Table):
             except (RegistryError, ValueError) as error:
                 raise ValueError(f"[certifiers.{label}] {error}") from None
         self._check_starts()
+        self._check_planted()
         if self.selection is not None and self.selection.certifier not in self.certifiers:
             raise ValueError(
                 f"[selection] unknown certifier {self.selection.certifier!r}. "
@@ -270,7 +64,7 @@ class ExperimentSpec(_Table):
             )
         for number, entry in enumerate(self.entries, start=1):
             for kind, used, known in (
-                ("ensemble", entry.ensemble, self.ensembles),
+                ("ensemble", entry.ensemble, self.sources()),
                 ("certifier", entry.certifier, self.certifiers),
             ):
                 for label in used:
@@ -285,10 +79,27 @@ class ExperimentSpec(_Table):
             for label in entry.ensemble:
                 for combined in entry.aggregation:
                     try:
-                        combined.uses(self.ensembles[label].members)
+                        combined.uses(self.sources()[label].members)
                     except ValueError as error:
                         raise ValueError(f"entry {number}, ensemble {label!r}: {error}") from None
         return self
+
+    def _check_planted(self) -> None:
+        for label, table in self.planted.items():
+            source = self.ensembles.get(table.cancelling_pair_of)
+            if label in self.ensembles:
+                raise ValueError(f"[planted.{label}] there is an ensemble of that name. Choose another.")
+            if source is None:
+                raise ValueError(
+                    f"[planted.{label}] unknown ensemble {table.cancelling_pair_of!r}. "
+                    f"{did_you_mean(table.cancelling_pair_of, self.ensembles)}Defined in this spec: "
+                    f"{', '.join(self.ensembles)}."
+                )
+            if source.architecture != "mlp" or source.grid:
+                raise ValueError(
+                    f"[planted.{label}] a cancelling pair is made of an ensemble with architecture 'mlp' and without "
+                    f"a grid, got {source.architecture!r}{' with a grid' if source.grid else ''}."
+                )
 
     def _check_starts(self) -> None:
         fitted = any(isinstance(combined, Sween) for entry in self.entries for combined in entry.aggregation)

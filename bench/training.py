@@ -12,11 +12,12 @@ from bench.datasets import Dataset
 from bench.jobs import TrainJob
 from bench.progress import Reporter
 from bench.store import Store, write_file
-from ensembles import Ensemble, architectures, checkpoint, derive_seed
+from ensembles import Ensemble, WeightedAverage, architectures, checkpoint, derive_seed
 from ensembles.architectures import Classifier
+from ensembles.cancelling import cancelling_pair, hidden_widths
 from ensembles.checkpoint import Checkpoint, CheckpointError
 from ensembles.registry import RegistryError
-from ensembles.training import EpochReport, ResumeError, TrainingState, train
+from ensembles.training import EpochReport, ResumeError, TrainingState, noisy_accuracies, train
 
 
 def stored_members(job: TrainJob, path: Path) -> Checkpoint:
@@ -46,6 +47,8 @@ def members_for(
 ) -> Checkpoint:
     """The members of a job, in eval mode, on the CPU; an interrupted training is continued after its last epoch.
 
+    Planted members are built from those of their start.
+
     `trained` holds the checkpoints of the jobs that this one starts from, by digest. Beside the checkpoint a log
     is kept, one JSON object an epoch: `EpochReport`.
 
@@ -57,6 +60,9 @@ def members_for(
     path = store.checkpoint(job.digest)
     if path.is_file():
         return stored_members(job, path)
+    if job.planted:
+        write_file(path, _planted(job, dataset, trained))
+        return checkpoint.load(path)
     recipe = job.recipe
     members = _fresh_members(job, trained)
     ensemble = Ensemble(members).to(torch.device(device))
@@ -114,6 +120,28 @@ def members_for(
     write_file(path, checkpoint.serialize(members, header))
     unfinished.unlink(missing_ok=True)
     return checkpoint.load(path)
+
+
+def _planted(job: TrainJob, dataset: Dataset, trained: Mapping[str, Checkpoint]) -> bytes:
+    """The checkpoint of a cancelling pair. Its members answer at random by design, so none has collapsed."""
+    alone = trained[job.starts[0].digest].members[0]
+    assert isinstance(alone, Classifier)  # noqa: S101
+    pair = cancelling_pair(alone, tuple(dataset.input_shape), job.recipe["seed"])
+    ensemble = Ensemble(pair, WeightedAverage(of="logit"))
+    accuracy, accuracies, _ = noisy_accuracies(ensemble, job.objective, dataset.validation, job.recipe["seed"])
+    header = {
+        "architecture": alone.architecture,
+        "input_shape": job.recipe["input_shape"],
+        "classes": dataset.classes,
+        "options": {"hidden": hidden_widths(pair[0])},
+        "recipe": job.recipe,
+        "recipe_digest": job.digest,
+        "validation_accuracy": accuracy,
+        "member_accuracies": list(accuracies),
+        "collapsed": [],
+        "training_seconds": 0.0,
+    }
+    return checkpoint.serialize(pair, header)
 
 
 def _fresh_members(job: TrainJob, trained: Mapping[str, Checkpoint]) -> list[Classifier]:

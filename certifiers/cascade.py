@@ -30,8 +30,8 @@ class Cascade(Certifier):
 
     Every image has a bracket: the largest radius that was proved, and the least with a counterexample that was
     replayed, found by the attack or by a stage that reports one (`milp`). A stage that proves bisects what lies
-    between, and its failures bind no other stage. An image is closed once no radius is left in its bracket. Where CROWN
-    fails, its bounds on the neurons are used again for smaller radii of the bracket. Only radii that were themselves
+    between, and its failures bind no other stage. An image is closed once no radius is left in its bracket. CROWN's
+    bounds on the neurons at one radius are used for smaller radii of the bracket too. Only radii that were themselves
     proved are reported.
 
     Evidence: `stage`, which closed the image (`open` if none did); `proof`, the stage that proved the radius;
@@ -213,20 +213,27 @@ class _Run:
             if not len(rows):
                 return
             self.bound_passes[rows] += 1
-            held = self._held(prover, rows, asked[rows])
-            best = torch.where(held, asked[rows], 0.0)
-            if isinstance(prover, BackwardCertifier):
-                # Bounds on neurons are the dear part of a failure; smaller radii can be asked of them for little.
-                smaller = self.levels.between(self.proved[rows], asked[rows]) > 0
-                if bool((again := ~held & smaller).any()):
-                    best[again] = self._held_within(prover, rows[again], asked[rows[again]])
+            best = self._best(prover, rows, asked[rows])
             for row, radius in zip(rows.tolist(), best.tolist(), strict=True):
                 if radius > self.proved[row]:
                     self.proved[row], self.proof[row] = radius, name
-            failed[rows] = torch.where(held, failed[rows], asked[rows])
+            failed[rows] = torch.where(best == asked[rows], failed[rows], asked[rows])
 
     def _rounds(self) -> int:
         return self.cascade.steps if self.levels.asked is None else len(self.levels.asked)
+
+    def _best(
+        self, prover: DecisionCertifier, rows: Int64[Tensor, "part"], radius: Float64[Tensor, "part"]
+    ) -> Float64[Tensor, "part"]:
+        """What a certifier proves when asked a radius: that, or one below it that came for little, or 0."""
+        try:
+            if isinstance(prover, BackwardCertifier):
+                return self._largest_held(prover, rows, radius)
+            return torch.where(self._held(prover, rows, radius), radius, 0.0)
+        except TimeoutError:
+            if len(rows) == 1:
+                return torch.zeros(1, dtype=torch.float64)
+            return torch.cat([self._best(prover, rows[i : i + 1], radius[i : i + 1]) for i in range(len(rows))])
 
     def _held(
         self, prover: DecisionCertifier, rows: Int64[Tensor, "part"], radius: Float64[Tensor, "part"]
@@ -234,29 +241,27 @@ class _Run:
         """Which radii a certifier proves; where it reports a counterexample instead, the bracket ends there."""
         x, prediction = self.x[rows], self.clean.prediction[rows]
         own = prediction.to(x.device), self.threat, self._rng(rows)
-        try:
-            inquiry = prover.inquiry(self.classifier, x.clone(), *own, questions=1)
-            held = positive_margins(inquiry.margins(radius.to(x.device)), prediction, self.clean.classes)
-        except TimeoutError:
-            if len(rows) == 1:
-                return torch.zeros(1, dtype=torch.bool)
-            return torch.cat([self._held(prover, rows[i : i + 1], radius[i : i + 1]) for i in range(len(rows))])
+        inquiry = prover.inquiry(self.classifier, x.clone(), *own, questions=1)
+        held = positive_margins(inquiry.margins(radius.to(x.device)), prediction, self.clean.classes)
         if (verdict := inquiry.report().verdict) is not None:
             falsified = (verdict.cpu() == int(Verdict.FALSIFIED)) & ~held
             self.refuted[rows] = torch.where(falsified, radius.minimum(self.refuted[rows]), self.refuted[rows])
         return held
 
-    def _held_within(
+    def _largest_held(
         self, prover: BackwardCertifier, rows: Int64[Tensor, "part"], radius: Float64[Tensor, "part"]
     ) -> Float64[Tensor, "part"]:
-        """The largest of some smaller radii that holds by the bounds on the neurons at `radius`; 0 if none does."""
+        """`radius` where it is proved, else the largest of some smaller ones that is; 0 if none is.
+
+        Bounds on neurons are the dear part, and hold for all smaller radii, which can be asked of them for little.
+        """
         x, prediction = self.x[rows], self.clean.prediction[rows]
         radii = self.levels.below(self.proved[rows], radius, 3)
+        radii = radii[: 1 + int((radii[1:] < radii[:-1]).any(1).sum())]
         margins = prover.descending(self.classifier, x, prediction.to(x.device), radii.to(x.device), self.threat)
         best = torch.zeros(len(rows), dtype=torch.float64)
-        for asked, bounds in zip(radii[1:], margins[1:], strict=True):
-            held = positive_margins(bounds, prediction, self.clean.classes) & (asked < radius)
-            best = torch.where(held & (asked > best), asked, best)
+        for asked, bounds in zip(radii, margins, strict=True):
+            best = torch.where((best == 0) & positive_margins(bounds, prediction, self.clean.classes), asked, best)
         return best
 
     def _refute(self, images: Bool[Tensor, "batch"]) -> None:

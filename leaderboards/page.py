@@ -16,10 +16,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from leaderboards import escaping, numerals
 from leaderboards.board import Board
-from leaderboards.plots import DARK, LIGHT, curves_svg, drawn_lines
+from leaderboards.margins import margins
+from leaderboards.margins_plot import margins_svg
+from leaderboards.plots import curves_svg, drawn_lines
 from leaderboards.radii import format_radius
 from leaderboards.side_by_side import side_by_side, stages
 from leaderboards.tables import reading_guide
+from leaderboards.theme import DARK, LIGHT
 from leaderboards.training import diagnostic_names, searches
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -56,6 +59,9 @@ def html_page(board: Board) -> str:
         searches=searches(board),
         side_by_side=side_by_side(board),
         stages=stages(board),
+        margins=margins(board),
+        margins_light=_data_address(margins_svg(board, LIGHT)) if margins(board) else "",
+        margins_dark=_data_address(margins_svg(board, DARK)) if margins(board) else "",
         curves_light=_data_address(curves_svg(board, LIGHT)),
         curves_dark=_data_address(curves_svg(board, DARK)),
         nothing=numerals.NOTHING,

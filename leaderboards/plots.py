@@ -1,14 +1,7 @@
 """Certified accuracy against the radius, drawn without any global state of matplotlib."""
 
-import io
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -18,6 +11,7 @@ from matplotlib.figure import Figure
 from leaderboards.board import Board, Line
 from leaderboards.escaping import shortened, visible
 from leaderboards.metrics import certified_curve
+from leaderboards.theme import LIGHT, Theme, png_of, quiet, svg_of
 
 # With six colours: no two of thirty lines look alike.
 _STYLES: tuple[object, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1, 1, 1, 1, 1)))
@@ -25,33 +19,6 @@ _MOST_STEPS = 400
 #: More lines cannot be told apart.
 MOST_CURVES = 12
 _NORMS = {"l1": "l1", "l2": "l2", "linf": "l∞"}
-
-
-@dataclass(frozen=True)
-class Theme:
-    """The colours of a figure; `lines` are told apart with every common colour blindness."""
-
-    paper: str
-    ink: str
-    rule: str
-    lines: tuple[str, ...]
-
-
-#: Okabe and Ito's colours without black and yellow, which vanish on one of the two papers.
-LIGHT = Theme(
-    paper="#ffffff",
-    ink="#1c2430",
-    rule="#d5dae1",
-    lines=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"),
-)
-
-#: The same hues, lighter.
-DARK = Theme(
-    paper="#161b22",
-    ink="#e3e8ef",
-    rule="#3a434f",
-    lines=("#3D9FDB", "#F0813A", "#1FBF94", "#E09CC3", "#93D3F8", "#F5BC42"),
-)
 
 
 def drawn_lines(board: Board) -> tuple[Line, ...]:
@@ -73,18 +40,14 @@ def curves_svg(board: Board, theme: Theme = LIGHT) -> str:
 
     A step curve an entry with its 95 % interval as a band, in the order of the ranks. Text stays text.
     """
-    with _quiet({"svg.hashsalt": "certbench", "svg.fonttype": "none"}):
-        buffer = io.StringIO()
-        _figure(board, theme).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    with quiet():
+        return svg_of(_figure(board, theme))
 
 
 def curves_png(board: Board, theme: Theme = LIGHT) -> bytes:
     """`curves_svg` as PNG at two pixels a point of a common screen (192 dpi)."""
-    with _quiet({}):
-        buffer = io.BytesIO()
-        _figure(board, theme).savefig(buffer, format="png", dpi=192, metadata={"Software": None})
-    return buffer.getvalue()
+    with quiet():
+        return png_of(_figure(board, theme))
 
 
 def _figure(board: Board, theme: Theme) -> Figure:
@@ -145,11 +108,3 @@ def _thinned(radii: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     if radii.size <= _MOST_STEPS:
         return radii
     return np.take(radii, np.linspace(0, radii.size - 1, _MOST_STEPS).astype(int))
-
-
-@contextmanager
-def _quiet(settings: dict[Any, Any]) -> Iterator[None]:
-    with mpl.rc_context(settings), warnings.catch_warnings():
-        # Only the measure of a name in another script is approximate then; the text itself is right in SVG.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield

@@ -11,6 +11,8 @@ from leaderboards.tables import latex_table, markdown_page
 def publish(board: Board, folder: Path) -> dict[str, Path]:
     """Write `board.md`, `.csv`, `.json`, `.tex`, `.html`, `curves.svg` and `curves.png` into `folder`.
 
+    Where the board has bounds on margins to show, `margins.svg` and `margins.png` as well.
+
     Everything is rendered before the first file is written, and each file is replaced in one step: a reader
     never sees half a file, and an error leaves the files of the last time.
 
@@ -21,6 +23,8 @@ def publish(board: Board, folder: Path) -> dict[str, Path]:
         OSError: the folder cannot be written.
     """
     # Imported here because matplotlib and itables take a second that readers of records need not wait.
+    from leaderboards.margins import margins
+    from leaderboards.margins_plot import margins_png, margins_svg
     from leaderboards.page import html_page
     from leaderboards.plots import curves_png, curves_svg
 
@@ -34,6 +38,8 @@ def publish(board: Board, folder: Path) -> dict[str, Path]:
     }
     contents = {name: text.encode() for name, text in texts.items()}
     contents["curves.png"] = curves_png(board)
+    if margins(board):
+        contents |= {"margins.svg": margins_svg(board).encode(), "margins.png": margins_png(board)}
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / name for name in contents}
     for name, content in contents.items():

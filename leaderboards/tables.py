@@ -2,6 +2,7 @@
 
 from leaderboards import escaping, numerals
 from leaderboards.board import Board, Line
+from leaderboards.margins import margins
 from leaderboards.radii import format_radius
 from leaderboards.scores import Scores
 from leaderboards.side_by_side import side_by_side, stages
@@ -41,6 +42,7 @@ def markdown_page(board: Board) -> str:
     table = [head, ["--:", ":--", ":--", ":--", *["--:"] * (len(head) - 4)], *rows]
     blocks = [f"# {text(board.title)}", text(board.description), text(_subject(board))]
     blocks += _side_by_side_blocks(board)
+    blocks += _margin_blocks(board)
     blocks += ["## Ranking"] if len(blocks) > 3 else []
     blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in table) if rows else "No entry is complete.")
     if board.unranked:
@@ -81,6 +83,21 @@ def _side_by_side_blocks(board: Board) -> list[str]:
         ]
         blocks += ["## Images settled by each stage", "\n".join(items)]
     return blocks
+
+
+def _margin_blocks(board: Board) -> list[str]:
+    """How many images have a lower bound above zero, of those that the figure of margins shows."""
+    items = [
+        f"- {escaping.markdown(panel.line.entry.name)}: {panel.above} of {len(panel.values)} above 0, median "
+        f"{numerals.quantity(panel.median)}"
+        for panel in margins(board)
+    ]
+    if not items:
+        return []
+    told = (
+        "Of the first images that all members on this board classify rightly, an entry each; `margins.svg` shows them."
+    )
+    return ["## Lower bounds on margins", told, "\n".join(items)]
 
 
 def _training_blocks(board: Board) -> list[str]:

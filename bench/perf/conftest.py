@@ -12,7 +12,13 @@ _RATIOS = pytest.StashKey[list[tuple[str, str]]]()
 
 
 @pytest.fixture
-def against(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., float]:
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Prints a line about this benchmark at the end of the run."""
+    return lambda text: request.config.stash.setdefault(_RATIOS, []).append((request.node.name, text))
+
+
+@pytest.fixture
+def against(benchmark: Any, tell: Callable[[str], None]) -> Callable[..., float]:
     """`against(reference, engine)` times both in turn; returns the median of reference / engine.
 
     Above 1 the engine is faster. The ratio, its extremes and what one run of the engine does per second are
@@ -36,11 +42,10 @@ def against(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., flo
         rate, plain = amount / statistics.median(spent), amount / statistics.median(seconds[-len(spent) :])
         benchmark.extra_info.update(ratio=ratio, ratio_min=min(ratios), ratio_max=max(ratios), unit=unit)
         benchmark.extra_info.update(per_second=rate, reference_per_second=plain)
-        text = (
+        tell(
             f"{ratio:.2f}x the reference ({min(ratios):.2f} to {max(ratios):.2f}); "
             f"{rate:,.0f} {unit}/s beside {plain:,.0f}"
         )
-        request.config.stash.setdefault(_RATIOS, []).append((request.node.name, text))
         return ratio
 
     return measure
@@ -50,6 +55,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Print the ratios, medians with extremes."""
     ratios = config.stash.get(_RATIOS, [])
     if ratios:
-        terminalreporter.section("ratios of speed (median, with extremes)")
+        terminalreporter.section("ratios of speed (median, with extremes), and memory")
         for name, text in ratios:
             terminalreporter.write_line(f"{name}: {text}")

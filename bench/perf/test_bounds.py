@@ -1,5 +1,7 @@
 """Bounds of three `conv_small` trained on MNIST-5k, as ratios against plain references in the same run."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -118,3 +120,31 @@ def test_cascade_beside_alpha_crown_on_everything(against: Callable[..., float])
     stages = ("native-ibp", "native-crown-ibp", "attack", "native-crown", "alpha-crown")
     against(lambda: decide("alpha-crown"), lambda: decide("cascade", stages=stages), amount=4, unit="images", rounds=3)
     assert decide("cascade", stages=stages).certified.tolist() == decide("alpha-crown").certified.tolist()
+
+
+RESNET = """
+import resource, torch, certifiers
+from ensembles import Ensemble, WeightedAverage, architectures
+members = [architectures.create("resnet18", input_shape=(3, 32, 32), classes=10, seed=s, width=4) for s in range(3)]
+images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+for member in members:  # batch norms as after training, where activations do not grow from layer to layer
+    member.train()
+    with torch.no_grad():
+        for _ in range(30):
+            member(images)
+ensemble = Ensemble(members, WeightedAverage(of="logit")).eval()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = certifiers.create(NAME).certify(ensemble, images[:1], certifiers.ThreatModel(norm="linf"), radii=[0.0005])
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, float(found.cost.seconds[0]))
+"""
+
+
+@pytest.mark.parametrize("name", ["native-crown", pytest.param("crown", marks=needs_auto_lirpa)])
+def test_memory_of_resnet18(benchmark: Any, tell: Callable[[str], None], name: str) -> None:
+    """Three ResNet-18 of width 4 on one 32x32 image: peak memory of a process of its own, in MiB."""
+    command = [sys.executable, "-c", RESNET.replace("NAME", repr(name))]
+    answer = benchmark.pedantic(subprocess.check_output, args=(command,), kwargs={"text": True}, rounds=1)
+    before, peak, seconds = map(float, answer.split())
+    benchmark.extra_info.update(before_mib=before / 1024, peak_mib=peak / 1024, seconds=seconds)
+    tell(f"peak {peak / 1024:.0f} MiB, {before / 1024:.0f} before the bounds; {seconds:.1f} s an image")
+    assert peak / 2**20 < 4

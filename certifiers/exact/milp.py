@@ -49,7 +49,7 @@ class MILP(DecisionCertifier):
             for images that need more depends on the machine.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1, Norm.LINF})
 
     time_limit: PositiveFloat = 60.0

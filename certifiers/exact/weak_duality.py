@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from certifiers.certificate import Norm
 from certifiers.exact.encoding import Program
 from certifiers.relaxation.ball import ROUNDINGS, Ball
+from certifiers.relaxation.rows import Rows
 
 _UNIT = float(torch.finfo(torch.float64).eps)
 
@@ -46,42 +46,7 @@ def dual_bound(
 
 
 def least_over_ball(ball: Ball, slope: Float64[np.ndarray, "inputs"]) -> float:
-    """The least value of `slope . x` over ball and box together, of the one sample of a ball; not rounded.
-
-    With rooms w_i, how far x_i can move against its slope within the box, and any g between 0 and |slope|:
-
-        slope . x  >=  slope . center  -  radius ||g||_dual  -  sum_i (|slope_i| - g_i) w_i.
-
-    The best g is `min(|slope|, t)` in l1 and `min(|slope|, t w)` in l2, for the best number t.
-    """
-    center, lower, upper = (side.flatten().double().cpu().numpy() for side in (ball.center, ball.lower, ball.upper))
-    radius, steep = float(ball.radius), np.abs(slope)
-    room = np.where(slope > 0, center - lower, upper - center)
-    paid = np.zeros_like(steep)  # g
-    if ball.norm is Norm.L1:
-        order = np.argsort(-steep)
-        exceeded = np.flatnonzero(np.cumsum(room[order]) >= radius)
-        paid = np.minimum(steep, steep[order][exceeded[0]] if len(exceeded) else 0.0)
-        dual = float(paid.max(initial=0.0))
-    elif ball.norm is Norm.L2:
-        paid = np.minimum(steep, _multiplier(steep, room, radius) * room)
-        dual = float(np.linalg.norm(paid))
-    else:
-        dual = 0.0
-    return float(slope @ center) - radius * dual - float((steep - paid) @ room)
-
-
-def _multiplier(steep: np.ndarray, room: np.ndarray, radius: float) -> float:
-    """The t for which the move `min(|slope| / t, room)` has length radius; 0 where the whole box lies in the ball."""
-    if radius <= 0 or float(np.linalg.norm(room)) <= radius:
-        return 0.0
-    low, high = 0.0, float(np.linalg.norm(steep)) / radius
-    for _ in range(100):
-        middle = (low + high) / 2
-        if middle in (low, high) or middle <= 0:
-            break
-        if float(np.linalg.norm(np.minimum(steep / middle, room))) > radius:
-            low = middle
-        else:
-            high = middle
-    return high
+    """The least value of `slope . x` over ball and box together, of the one sample of a ball; rounded down."""
+    values = torch.from_numpy(slope).reshape(1, *ball.center.shape[1:])
+    rows = Rows(values, torch.zeros(1, dtype=torch.int64), tuple(ball.center.shape[1:]))
+    return float(ball.least(rows, values.new_zeros(1)))

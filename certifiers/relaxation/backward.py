@@ -10,15 +10,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from certifiers.certificate import Unsupported
+from certifiers.certificate import Norm, Unsupported
 from certifiers.networks import Add, Network, Shift
 from certifiers.relaxation.affine import AFFINE, cast, sides
 from certifiers.relaxation.ball import Ball
-from certifiers.relaxation.intervals import Interval, intervals
+from certifiers.relaxation.intervals import Interval, intervals, tightest, unstable
 from certifiers.relaxation.rows import Rows
+from certifiers.relaxation.zonotopes import Zonotopes
 
 #: Where the bounds on the inputs of the ReLUs come from: intervals alone (CROWN-IBP), or CROWN itself.
 Intermediate = Literal["ibp", "crown"]
+
+#: Nonlinear layers in front of one that zonotopes are worth their price for: they are carried through all of them.
+DEEP = 5
 
 #: How many numbers the coefficients of one pass may be; rows beyond are done in another.
 LARGEST_PASS = 2**22
@@ -127,35 +131,41 @@ class MaxPoolBounds:
 def relaxed(network: Network, ball: Ball, intermediate: Intermediate = "crown") -> Relaxed:
     """Bounds on every nonlinear layer of a network, from the input on.
 
-    Intervals come first; with `crown`, those ReLU inputs that they leave unstable are bounded backward, each sample's
-    own, and keep the tighter of both on either side. What intervals leave stable stays so.
+    Intervals come first. With `crown`, those ReLU inputs that they leave unstable are bounded backward, each sample's
+    own; the tightest on either side is kept, and what follows starts from it. From the layer `DEEP` on zonotopes come
+    before: intervals would leave nearly all neurons to backward passes, which cost the more the deeper they start.
 
     Raises:
         Unsupported: a layer has no linear bounds here.
     """
     network = cast(network, ball.center)
-    boxes = intervals(network, ball)
     bounds: dict[int, Interval] = {}
     relaxations: dict[int, ReLUBounds | MaxPoolBounds] = {}
-    direct = _directly_bounded(network)
-    for number, (layer, sources) in enumerate(zip(network.layers, network.sources, strict=True)):
-        if not isinstance(layer, (nn.ReLU, nn.MaxPool2d)):
-            continue
-        interval = boxes[sources[0]]
-        if intermediate == "crown" and sources[0] not in direct:
+    direct = _directly_bounded(network) if ball.norm is Norm.LINF else {0}
+    zonotopes = Zonotopes(network, ball, bounds)
+
+    def tighten(number: int, interval: Interval) -> Interval:
+        layer, source = network.layers[number], network.sources[number][0]
+        if intermediate == "crown" and source not in direct:
+            everywhere = isinstance(layer, nn.MaxPool2d)
+            if len(bounds) >= DEEP and (everywhere or bool(unstable(interval).any())):
+                interval = tightest(interval, zonotopes.interval(source))
             so_far = Relaxed(network, ball, bounds, relaxations)
-            interval = _tightened(so_far, sources[0], interval, everywhere=isinstance(layer, nn.MaxPool2d))
+            interval = _tightened(so_far, source, interval, everywhere=everywhere)
         bounds[number] = interval
         relaxations[number] = (
-            ReLUBounds.of(interval)
-            if isinstance(layer, nn.ReLU)
-            else MaxPoolBounds.of(layer, interval, network.names[number])
+            MaxPoolBounds.of(layer, interval, network.names[number])
+            if isinstance(layer, nn.MaxPool2d)
+            else ReLUBounds.of(interval)
         )
+        return interval
+
+    intervals(network, ball, tighten=tighten)
     return Relaxed(network, ball, bounds, relaxations)
 
 
 def _directly_bounded(network: Network) -> set[int]:
-    """Values whose intervals are as tight as backward bounds: at most one affine map of the input."""
+    """Values whose intervals over a box are as tight as backward bounds: at most one affine map of the input."""
     inputs, found = {0}, {0}
     for number, (layer, sources) in enumerate(zip(network.layers, network.sources, strict=True)):
         if isinstance(layer, nn.Flatten) and sources[0] in inputs:
@@ -170,7 +180,7 @@ def _directly_bounded(network: Network) -> set[int]:
 def _tightened(so_far: Relaxed, value: int, interval: Interval, *, everywhere: bool) -> Interval:
     """Backward bounds on the entries of a value that an interval leaves open, or on all of them."""
     low, high = interval
-    asked = torch.ones_like(low, dtype=torch.bool) if everywhere else (low < 0) & (high > 0)
+    asked = torch.ones_like(low, dtype=torch.bool) if everywhere else unstable(interval)
     places = asked.flatten(1).nonzero()
     if not len(places):
         return interval

@@ -13,6 +13,9 @@ from certifiers.relaxation.rows import Rows
 #: round by far less in practice: errors are random, and matrix products add blocks.
 ROUNDINGS = 256
 
+#: Steps towards the best multiplier of an l2 ball; a handful is taken.
+MOST_ROUNDS = 50
+
 
 @dataclass(frozen=True, eq=False)
 class Ball:
@@ -54,10 +57,15 @@ class Ball:
     def least(
         self, rows: Rows, offset: Float[Tensor, "rows"], size: Float[Tensor, "rows"] | None = None
     ) -> Float[Tensor, "rows"]:
-        """Lower bounds on `rows . x + offset` over the ball of each row's sample, rounded down.
+        """Lower bounds on `rows . x + offset` over the ball of each row's sample and the box, rounded down.
 
-        Over the box: `sum_i min(a_i lower_i, a_i upper_i)`, exact for linf. In l1 and l2 the bound of Hoelder,
-        `a . center - radius ||a||_dual`, too: the larger of both.
+        For linf the ball is a box, so that the least value is `sum_i min(a_i lower_i, a_i upper_i)`. In l1 and l2, with
+        the room w_i that x_i has to move against its coefficient a_i, and any g between 0 and |a|:
+
+            a . x  >=  a . center  -  radius ||g||_dual  -  sum_i (|a_i| - g_i) w_i.
+
+        g = |a| is the bound of Hoelder, g = 0 that of the box. The best g, equal to the least value, is `min(|a|, t)`
+        in l1 and `min(|a|, t w)` in l2 for the best number t; whatever t is found, the bound holds.
 
         Args:
             rows: coefficients of the input.
@@ -65,11 +73,49 @@ class Ball:
             size: how large the numbers were that `offset` was summed from; None: as large as their sum.
         """
         values = rows.values
-        rising, falling = (replace(rows, values=part) for part in (values.clamp(min=0), values.clamp(max=0)))
-        least = rising.dot(self.lower) + falling.dot(self.upper)
-        flat = values.flatten(1)
-        if self.norm is not Norm.LINF:
-            dual = flat.abs().amax(1) if self.norm is Norm.L1 else torch.linalg.vector_norm(flat, dim=1)
-            least = torch.maximum(least, rows.dot(self.center) - self.radius.index_select(0, rows.owner) * dual)
-        terms = flat.abs().sum(1) + (offset.abs() if size is None else size)  # inputs are at most 1
+        steep = values.abs().flatten(1)
+        if self.norm is Norm.LINF:
+            rising, falling = (replace(rows, values=part) for part in (values.clamp(min=0), values.clamp(max=0)))
+            least = rising.dot(self.lower) + falling.dot(self.upper)
+        else:
+            room = torch.where(values > 0, rows.of(self.center - self.lower), rows.of(self.upper - self.center))
+            room, radius = room.flatten(1), self.radius.index_select(0, rows.owner)
+            if self.norm is Norm.L1:
+                paid = torch.minimum(steep, _multiplier_l1(steep, room, radius)[:, None])
+                dual = paid.amax(1)
+            else:
+                paid = torch.minimum(steep, _multiplier_l2(steep, room, radius)[:, None] * room)
+                dual = torch.linalg.vector_norm(paid, dim=1)
+            least = rows.dot(self.center) - radius * dual - torch.linalg.vecdot(steep - paid, room)
+        terms = steep.sum(1) + (offset.abs() if size is None else size)  # inputs are at most 1
         return least + offset - ROUNDINGS * torch.finfo(values.dtype).eps * terms
+
+
+def _multiplier_l1(
+    steep: Float[Tensor, "rows inputs"], room: Float[Tensor, "rows inputs"], radius: Float[Tensor, "rows"]
+) -> Float[Tensor, "rows"]:
+    """The t at which the inputs steeper than t have as much room as the radius; 0 where all have less."""
+    descending, order = steep.sort(dim=1, descending=True)
+    enough = room.gather(1, order).cumsum(1) >= radius[:, None]
+    first = enough.to(torch.int8).argmax(1, keepdim=True)
+    return torch.where(enough.any(1), descending.gather(1, first)[:, 0], 0.0)
+
+
+def _multiplier_l2(
+    steep: Float[Tensor, "rows inputs"], room: Float[Tensor, "rows inputs"], radius: Float[Tensor, "rows"]
+) -> Float[Tensor, "rows"]:
+    """The t for which the move `min(|a| / t, w)` has length radius; 0 where the whole box lies in the ball.
+
+    From `||a|| / radius`, where no room is too small, t falls: with the inputs C whose room is used up at one t, the
+    next solves `sum_C w^2 + sum_rest a^2 / t^2 = radius^2`, and is not below the solution. C grows, until it stays.
+    """
+    squares, spaces = steep.square(), room.square()
+    t = torch.where(radius > 0, squares.sum(1).sqrt() / radius.clamp(min=torch.finfo(radius.dtype).tiny), 0.0)
+    used, count = torch.zeros_like(steep, dtype=torch.bool), -1
+    for _ in range(MOST_ROUNDS):
+        used |= steep > t[:, None] * room
+        if count == (count := int(used.sum())):
+            break
+        left = (radius.square() - torch.where(used, spaces, 0.0).sum(1)).clamp(min=torch.finfo(radius.dtype).tiny)
+        t = torch.minimum(t, (torch.where(used, 0.0, squares).sum(1) / left).sqrt())
+    return t

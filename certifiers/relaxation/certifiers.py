@@ -17,7 +17,7 @@ from certifiers.registry import register
 from certifiers.relaxation.backward import Intermediate
 from certifiers.relaxation.ball import Ball
 from certifiers.relaxation.ensemble_margins import ensemble_margins
-from certifiers.relaxation.relaxation import BackwardBounds, Bounds, IntervalBounds
+from certifiers.relaxation.relaxation import BackwardBounds, Bounds, IntervalBounds, SeparateBounds
 from ensembles.parameters import PositiveInt, execution_field
 
 
@@ -106,7 +106,7 @@ class NativeCertifier(RelaxationCertifier):
 class NativeIBP(NativeCertifier):
     """Interval bound propagation (Gowal et al., ICCV 2019) in plain torch, the last layer merged with the margins."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def bounds(self, ball: Ball) -> Bounds:
         """Intervals."""
@@ -115,13 +115,23 @@ class NativeIBP(NativeCertifier):
 
 @dataclass(frozen=True, kw_only=True)
 class BackwardCertifier(NativeCertifier):
-    """Backward linear bounds, with intermediate bounds as the subclass says."""
+    """Backward linear bounds, with intermediate bounds as the subclass says.
+
+    Attributes:
+        joint: the linear functions of an ensemble's members are added before they are bounded over the ball, so that
+            what the members disagree on cancels; otherwise each member is bounded alone.
+    """
 
     intermediate: ClassVar[Intermediate]
 
-    def bounds(self, ball: Ball) -> BackwardBounds:
+    joint: bool = True
+
+    def bounds(self, ball: Ball) -> Bounds:
         """Backward bounds."""
-        return BackwardBounds(ball, self.intermediate)
+        return self._combined(BackwardBounds(ball, self.intermediate))
+
+    def _combined(self, bounds: BackwardBounds) -> Bounds:
+        return bounds if self.joint else SeparateBounds(bounds)
 
     def descending(
         self,
@@ -136,8 +146,9 @@ class BackwardCertifier(NativeCertifier):
 
         def of(part: slice) -> Tensor:
             balls = [Ball.around(inputs[part], radius[part], threat) for radius in radii]
-            largest = self.bounds(balls[0])
-            return torch.stack([ensemble_margins(prepared, largest.within(ball), prediction[part]) for ball in balls])
+            largest = BackwardBounds(balls[0], self.intermediate)
+            bounds = [self._combined(largest.within(ball)) for ball in balls]
+            return torch.stack([ensemble_margins(prepared, own, prediction[part]) for own in bounds])
 
         return torch.cat(self.in_parts(len(x), of), dim=1)
 
@@ -147,7 +158,7 @@ class BackwardCertifier(NativeCertifier):
 class NativeCROWNIBP(BackwardCertifier):
     """CROWN-IBP (Zhang et al., ICLR 2020) in plain torch: backward linear bounds over intervals of the layers."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     intermediate: ClassVar[Intermediate] = "ibp"
 
 
@@ -159,5 +170,5 @@ class NativeCROWN(BackwardCertifier):
     Members of a weighted average of logits are bounded jointly: their linear functions of the input are added first.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     intermediate: ClassVar[Intermediate] = "crown"

@@ -1,7 +1,9 @@
 """Interval bound propagation in plain torch: an interval for every value of a network."""
 
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from certifiers.certificate import Norm, Unsupported
@@ -10,11 +12,18 @@ from certifiers.relaxation.affine import AFFINE, cast, magnitude, row_norms
 from certifiers.relaxation.ball import ROUNDINGS, Ball
 from certifiers.relaxation.rows import Rows
 
+#: Layers that are not affine.
+NONLINEAR = (nn.ReLU, nn.MaxPool2d)
+
 #: A lower and an upper bound of a value, a sample at a time.
 Interval = tuple[Float[Tensor, "batch *shape"], Float[Tensor, "batch *shape"]]
 
 
-def intervals(network: Network, ball: Ball, until: int | None = None) -> list[Interval]:
+#: Asked before a nonlinear layer reads an interval, by the number of the layer: what it reads instead.
+Tighten = Callable[[int, Interval], Interval]
+
+
+def intervals(network: Network, ball: Ball, until: int | None = None, tighten: Tighten | None = None) -> list[Interval]:
     """Intervals that hold all values of a network over the ball, a value each (Gowal et al., ICCV 2019, section 3).
 
     An affine layer maps center m and half width d to `W m + b` and `|W| d`. The first one is bounded over the l1 or l2
@@ -24,6 +33,7 @@ def intervals(network: Network, ball: Ball, until: int | None = None) -> list[In
         network: the network, in any precision; the ball's is used.
         ball: the inputs.
         until: bound the values up to this one only.
+        tighten: gives the nonlinear layers tighter intervals than these, from which what follows is bounded.
 
     Raises:
         Unsupported: a layer has no interval arithmetic here.
@@ -34,6 +44,8 @@ def intervals(network: Network, ball: Ball, until: int | None = None) -> list[In
     for number, (layer, sources, name) in enumerate(zip(network.layers, network.sources, network.names, strict=True)):
         if until is not None and number >= until:
             break
+        if tighten is not None and isinstance(layer, NONLINEAR):
+            found[sources[0]] = tighten(number, found[sources[0]])
         lower, upper = found[sources[0]]
         if isinstance(layer, nn.ReLU):
             found.append((lower.clamp(min=0), upper.clamp(min=0)))
@@ -60,6 +72,19 @@ def intervals(network: Network, ball: Ball, until: int | None = None) -> list[In
         else:
             raise Unsupported(f"{name}: no interval arithmetic is known for {type(layer).__name__}.")
     return found
+
+
+def unstable(interval: Interval) -> Bool[Tensor, "batch *shape"]:
+    """Where an interval has numbers of both signs inside."""
+    low, high = interval
+    return (low < 0) & (high > 0)
+
+
+def tightest(interval: Interval, other: Interval | None) -> Interval:
+    """The numbers that are in both; NaN in either stays."""
+    if other is None:
+        return interval
+    return torch.maximum(interval[0], other[0]), torch.minimum(interval[1], other[1])
 
 
 def interval_lower(

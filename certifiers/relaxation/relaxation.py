@@ -48,20 +48,20 @@ class Bounds(ABC):
         return lower.reshape(len(specification), len(couples), count, count).transpose(0, 1)
 
 
-class IntervalBounds(Bounds):
-    """Interval bound propagation; the intervals of several networks add."""
+class MemberwiseBounds(Bounds):
+    """Bounds that are computed of each network alone, and added."""
 
-    def __init__(self, ball: Ball) -> None:
-        self.ball = ball
+    @abstractmethod
+    def alone(
+        self, network: Network, specification: Float[Tensor, "batch rows outputs"]
+    ) -> Float[Tensor, "batch rows"]:
+        """Lower bounds on `specification . network(x)`."""
 
     def lower(
         self, networks: Sequence[Network], specifications: Sequence[Float[Tensor, "batch rows outputs"]]
     ) -> Float[Tensor, "batch rows"]:
         """The sum of the networks' own lower bounds."""
-        parts = [
-            interval_lower(network, self.ball, specification)
-            for network, specification in zip(networks, specifications, strict=True)
-        ]
+        parts = [self.alone(*own) for own in zip(networks, specifications, strict=True)]
         return torch.stack(parts).sum(0)
 
     def sums(
@@ -71,8 +71,21 @@ class IntervalBounds(Bounds):
         couples: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "couple batch rows rows"]:
         """Sums of the networks' own lower bounds."""
-        own = [self.lower([network], [specification]) for network in networks]
+        own = [self.alone(network, specification) for network in networks]
         return torch.stack([own[i][:, :, None] + own[k][:, None, :] for i, k in couples])
+
+
+class IntervalBounds(MemberwiseBounds):
+    """Interval bound propagation; the intervals of several networks add."""
+
+    def __init__(self, ball: Ball) -> None:
+        self.ball = ball
+
+    def alone(
+        self, network: Network, specification: Float[Tensor, "batch rows outputs"]
+    ) -> Float[Tensor, "batch rows"]:
+        """Bounds from the network's intervals."""
+        return interval_lower(network, self.ball, specification)
 
 
 class BackwardBounds(Bounds):
@@ -141,6 +154,19 @@ class BackwardBounds(Bounds):
             size = _each_with_each(own[i].size, own[k].size, batch).flatten()
             found.append(self.ball.least(Rows(slope, owner, shape), offset, size).reshape(batch, count, count))
         return torch.stack(found)
+
+
+class SeparateBounds(MemberwiseBounds):
+    """Backward linear bounds of which each is the least of its own network's linear function."""
+
+    def __init__(self, bounds: BackwardBounds) -> None:
+        self.bounds = bounds
+
+    def alone(
+        self, network: Network, specification: Float[Tensor, "batch rows outputs"]
+    ) -> Float[Tensor, "batch rows"]:
+        """The backward bounds of the one network."""
+        return self.bounds.lower([network], [specification])
 
 
 def _each_with_each(first: Tensor, second: Tensor, batch: int) -> Tensor:

@@ -17,7 +17,7 @@ from ensembles.training.report import EpochReport
 from ensembles.training.resume import ResumeError, TrainingState
 from ensembles.training.smoothadv import SmoothAdv
 from ensembles.training.stability import Stability
-from ensembles.training.trainer import Examples, Schedule, TrainingError, noisy_accuracy, train
+from ensembles.training.trainer import Examples, Schedule, TrainingError, noisy_accuracies, noisy_accuracy, train
 from ensembles.training.trs import TRS
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "from_mapping",
     "get",
     "names",
+    "noisy_accuracies",
     "noisy_accuracy",
     "origin",
     "register",

@@ -14,16 +14,19 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import bench
-from bench import datasets
+from bench import datasets, runner
 from bench.cli import app
 from bench.datasets import Dataset
 from bench.plan import Plan, make_plan
 from bench.progress import Reporter, Task
+from bench.runner import Options, Outcome
 from bench.spec import read_spec
+from bench.store import Store
 from certifiers import Certifier
 from certifiers import registry as certifier_registry
 from ensembles.registry import Registry
 from leaderboards import read_run
+from tests.bench.runs_under_test import Scripted
 
 # Twenty images, three members of one hidden layer, a thousand samples: everything is real, and takes a second.
 TINY = """
@@ -150,6 +153,11 @@ def write_spec(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")
+
+
+@pytest.fixture
 def plan_of(write_spec: Callable[..., Path], digits: Dataset) -> Callable[..., Plan]:
     def make(text: str = TINY, limit: int | None = None) -> Plan:
         spec, read = read_spec(write_spec(text))
@@ -237,6 +245,22 @@ def copied(finished: tuple[Path, Result], tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished[0], tmp_path / "results"))
 
 
+@pytest.fixture
+def trained(copied: Path) -> Path:
+    """A store with the three members and nothing else."""
+    for folder in ("cells", "runs", "boards"):
+        shutil.rmtree(copied / folder)
+    return copied
+
+
+@pytest.fixture
+def run(trained: Path, reporter: Any) -> Callable[..., Outcome]:
+    def execute(plan: Plan, folder: Path = trained, **options: Any) -> Outcome:
+        return runner.run(plan, Options(folder, **options), reporter)
+
+    return execute
+
+
 @pytest.fixture(scope="session")
 def rows_in() -> Callable[..., dict[str, pd.DataFrame]]:
     """The rows of each entry of a stored run, without the one column that is measured."""
@@ -271,3 +295,13 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setitem(registry._spelling, name, name)
 
     return offer
+
+
+@pytest.fixture
+def scripted(offered: Callable[..., None]) -> Callable[..., type[Scripted]]:
+    def make(script: Callable[..., Any], name: str = "scripted", **attributes: Any) -> type[Scripted]:
+        made = type("Made", (Scripted,), {"script": staticmethod(script), **attributes})
+        offered(name, made)
+        return made
+
+    return make

@@ -9,8 +9,9 @@ import pytest
 from matplotlib.image import imread
 
 from leaderboards.board import Board, build_board
-from leaderboards.plots import DARK, curves_png, curves_svg
+from leaderboards.plots import curves_png, curves_svg
 from leaderboards.records import Entry, Run
+from leaderboards.theme import DARK
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import certifiers
 from certifiers import Norm, ThreatModel, Unsupported
 from certifiers.conformance import attack, cancelling_pair, enumerated, exact_radii, least_margins, linear
 from certifiers.decision import positive_margins
-from certifiers.networks import Network, Prepared, prepare
+from certifiers.networks import Network, Prepared, prepare, read
 from certifiers.relaxation import BackwardBounds, Ball, IntervalBounds, ensemble_margins, relaxed
 from certifiers.relaxation.backward import MaxPoolBounds, ReLUBounds, planes
 from certifiers.relaxation.ensemble_margins import pairs
@@ -285,4 +285,41 @@ def test_crown_is_never_looser_on_a_neuron_than_intervals(models: Any) -> None:
         tighter = relaxed(network, ball, "crown").bounds
         for layer, (lower, upper) in tighter.items():
             low, high = boxes[network.sources[layer][0]]
-            assert bool(((lower >= low) & (upper <= high)).all())
+            assert bool(((lower >= low - 1e-12) & (upper <= high + 1e-12)).all())
+
+
+def test_intervals_of_deep_networks_start_from_the_tightened_bounds() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [layer for _ in range(8) for layer in (nn.Linear(24, 24), nn.ReLU())]
+        for layer in layers[::2]:
+            nn.init.normal_(layer.weight, std=(2 / 24) ** 0.5)  # activations keep their size
+        model = nn.Sequential(*layers, nn.Linear(24, 3))
+    network, x = read(model, torch.rand(1, 24)), torch.rand(4, 24, generator=torch.Generator().manual_seed(1)).double()
+    ball = Ball.around(x, torch.full((4,), 0.003).double(), ThreatModel("linf"))
+    boxes, tighter = intervals(network, ball), relaxed(network, ball, "crown").bounds
+    open_boxes = sum(int(((low < 0) & (high > 0)).sum()) for low, high in (boxes[number] for number in tighter))
+    assert sum(int(((low < 0) & (high > 0)).sum()) for low, high in tighter.values()) < 0.5 * open_boxes
+    # A callback is asked of every ReLU, and what it answers is what the rest is bounded from.
+    pinned = intervals(network, ball, tighten=lambda number, interval: (interval[0] * 0, interval[1] * 0))
+    assert bool((pinned[-1][0] <= model[-1].bias).all())
+    assert bool((pinned[-1][1] >= model[-1].bias).all())
+    assert float((pinned[-1][1] - pinned[-1][0]).max()) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["native-crown", "native-crown-ibp"])
+@pytest.mark.parametrize("threat", [ThreatModel("linf"), ThreatModel("l1")], ids=named)
+def test_members_bounded_apart_prove_less(threat: ThreatModel, name: str) -> None:
+    for seed in range(3):
+        pair = cancelling_pair(seed, threat)
+        joint = certifiers.create(name).certify(pair.classifier, pair.x, threat).radius
+        apart = certifiers.create(name, joint=False).certify(pair.classifier, pair.x, threat).radius
+        assert bool((apart < joint).all())
+        assert float(apart.mean()) < 0.8 * float(joint.mean())
+        alone = certifiers.create(name, joint=False).certify(pair.alone, pair.x, threat).radius
+        torch.testing.assert_close(alone, joint, atol=1e-6, rtol=0)
+    truth = enumerated(5, threat, members=3, aggregation=MaxMargin(of="logit"))
+    joint = certifiers.create(name).certify(truth.classifier, truth.x, threat).radius
+    apart = certifiers.create(name, joint=False).certify(truth.classifier, truth.x, threat).radius
+    assert bool((apart <= joint + 1e-12).all())
+    assert bool((joint <= truth.radius).all())
