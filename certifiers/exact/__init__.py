@@ -4,7 +4,6 @@ from certifiers.exact.closed_form import AffineForm, ClosedForm, ClosedFormMargi
 from certifiers.exact.encoding import Encoder, Program
 from certifiers.exact.escapes import Escape, escapes, linear_escape
 from certifiers.exact.linear_program import LinearProgram, LinearProgramBounds, TriangleProgram
-from certifiers.exact.matrices import Expression, Matrices
 from certifiers.exact.milp import MILP
 from certifiers.exact.minimum import ExactBounds, Minimum, minimal_margin
 from certifiers.exact.weak_duality import dual_bound, least_over_ball
@@ -18,10 +17,8 @@ __all__ = [
     "Encoder",
     "Escape",
     "ExactBounds",
-    "Expression",
     "LinearProgram",
     "LinearProgramBounds",
-    "Matrices",
     "Minimum",
     "Program",
     "TriangleProgram",

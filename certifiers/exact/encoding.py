@@ -14,11 +14,11 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from certifiers.certificate import Unsupported
-from certifiers.exact.matrices import Expression, Matrices
 from certifiers.networks import Add, Network
 from certifiers.relaxation.affine import AFFINE
 from certifiers.relaxation.backward import Relaxed
 from certifiers.relaxation.ball import Ball
+from certifiers.relaxation.matrices import Expression, Matrices
 from certifiers.relaxation.relaxation import BackwardBounds
 
 #: A ReLU that can pass zero by no more than this gets no binary variable: its output is off by no more than this.

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from certifiers.certificate import Norm, ThreatModel, Unsupported
 from certifiers.decision import DecisionCertifier
 from certifiers.exact.encoding import Encoder, Program
-from certifiers.exact.matrices import Matrices
 from certifiers.exact.weak_duality import dual_bound
 from certifiers.networks import Network, prepare
 from certifiers.randomness import KeyedRandomness
 from certifiers.registry import register
 from certifiers.relaxation.ball import Ball
 from certifiers.relaxation.ensemble_margins import ensemble_margins
+from certifiers.relaxation.matrices import Matrices
 from certifiers.relaxation.relaxation import Bounds
 from ensembles.aggregation import MaxMargin, WeightedAverage
 

@@ -16,7 +16,6 @@ from certifiers.decision import DecisionCertifier, Inquiry, Report
 from certifiers.exact import highs
 from certifiers.exact.encoding import Encoder
 from certifiers.exact.escapes import escapes, is_exact
-from certifiers.exact.matrices import Matrices
 from certifiers.exact.minimum import ExactBounds
 from certifiers.exact.witness import replayed
 from certifiers.networks import prepare
@@ -24,6 +23,7 @@ from certifiers.randomness import KeyedRandomness
 from certifiers.registry import register
 from certifiers.relaxation.ball import Ball
 from certifiers.relaxation.ensemble_margins import ensemble_margins
+from certifiers.relaxation.matrices import Matrices
 from ensembles.parameters import PositiveFloat
 
 

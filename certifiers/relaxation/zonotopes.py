@@ -4,20 +4,24 @@ Where few ReLUs are unstable a network is nearly affine, and one forward pass of
 as tightly as a backward pass for each of them.
 """
 
+import functools
 import math
+import warnings
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float64
+from scipy import sparse
 from torch import Tensor, nn
-from torch.nn import functional
 
 from certifiers.certificate import Norm
 from certifiers.networks import Add, Network
-from certifiers.relaxation.affine import AFFINE, cast, linear_part, magnitude
+from certifiers.relaxation.affine import AFFINE, cast
 from certifiers.relaxation.ball import ROUNDINGS, Ball
 from certifiers.relaxation.intervals import Interval, unstable
+from certifiers.relaxation.matrices import Matrices
 
 #: How many numbers the terms of one value may be, for one sample.
 LARGEST_FORM = 2**24
@@ -25,82 +29,125 @@ LARGEST_FORM = 2**24
 #: A layer's unstable ReLUs add a term each while there are at most this many for an input; else they widen the error.
 MOST_TERMS = 2
 
+#: Matrices with more of their entries than this are multiplied as dense ones, which is faster then.
+DENSE = 0.1
+
 _SLACK = ROUNDINGS * torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True, eq=False)
+class AffineMap:
+    """An affine layer `x -> matrix x + offset` of flattened samples; `magnitude` has the matrix's absolute values."""
+
+    matrix: Tensor
+    magnitude: Tensor
+    offset: Float64[Tensor, "outputs 1"]
+
+
+_maps: "weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], AffineMap]]" = weakref.WeakKeyDictionary()
+
+
+def affine_map(layer: nn.Module, shape: tuple[int, ...]) -> AffineMap:
+    """An affine layer in float64 for inputs of a shape; remembered as long as the layer lives."""
+    known = _maps.setdefault(layer, {})
+    if shape not in known:
+        device = next(layer.parameters()).device if any(True for _ in layer.parameters()) else torch.device("cpu")
+        found = Matrices().of(layer, shape)
+        known[shape] = AffineMap(
+            _as_tensor(found.matrix).to(device),
+            _as_tensor(abs(found.matrix)).to(device),
+            torch.from_numpy(found.offset)[:, None].to(device),
+        )
+    return known[shape]
+
+
+def _as_tensor(matrix: sparse.csr_array) -> Tensor:
+    if matrix.nnz > DENSE * math.prod(matrix.shape):
+        return torch.from_numpy(matrix.toarray())
+    starts, columns, values = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        rows = torch.sparse_csr_tensor(starts, columns, values, matrix.shape, check_invariants=True)
+    # Without that library rows cannot be multiplied.
+    return rows if torch.backends.mkl.is_available() else rows.to_sparse_coo()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, eq=False)
 class Zonotope:
-    """The values `middle + sum_i d_i terms_i + e` for `|e| <= error`, in float64.
+    """Values `middle + sum_i terms_i d_i + e` with `|e| <= error`, of flattened samples, in float64.
 
     The first of the d are the deviations of the inputs, scaled to the unit ball of their norm; the others lie in
     [-1, 1], one for each unstable ReLU passed (Singh et al., NeurIPS 2018, section 4). All forms of a network number
     them alike; a form that has fewer terms does not depend on the rest.
     """
 
-    middle: Float[Tensor, "batch *shape"]
-    terms: Float[Tensor, "batch terms *shape"]
-    error: Float[Tensor, "batch *shape"]
+    middle: Float64[Tensor, "features batch"]
+    terms: Float64[Tensor, "features batch terms"]
+    error: Float64[Tensor, "features batch"]
 
-    def size(self) -> Float[Tensor, "batch *shape"]:
+    @functools.cached_property
+    def size(self) -> Float64[Tensor, "features batch"]:
         """How large the numbers are that a value is summed from."""
-        return self.middle.abs() + self.terms.abs().sum(1) + self.error
+        spread: Tensor = torch.linalg.vector_norm(self.terms, ord=1, dim=2)
+        return self.middle.abs() + spread + self.error
 
-    def through(self, layer: nn.Module) -> "Zonotope":
+    def through(self, layer: AffineMap) -> "Zonotope":
         """The form of an affine layer's outputs; what is rounded off becomes error."""
-        batch, count = self.terms.shape[:2]
-        middle = layer(self.middle)
-        terms = linear_part(layer, self.terms.flatten(0, 1)).reshape(batch, count, *middle.shape[1:])
-        constant = layer(torch.zeros_like(self.middle[:1])).abs()
-        error = magnitude(layer, self.error) + _SLACK * (magnitude(layer, self.size()) + constant)
+        middle = layer.matrix @ self.middle + layer.offset
+        terms = (layer.matrix @ self.terms.flatten(1)).reshape(len(middle), *self.terms.shape[1:])
+        error = layer.magnitude @ self.error + _SLACK * (layer.magnitude @ self.size + layer.offset.abs())
         return Zonotope(middle, terms, error)
 
     def plus(self, other: "Zonotope") -> "Zonotope":
         """The sum of two forms."""
-        count = max(self.terms.shape[1], other.terms.shape[1])
-        first, second = self.padded(count), other.padded(count)
-        error = self.error + other.error + _SLACK * (self.size() + other.size())
-        return Zonotope(self.middle + other.middle, first + second, error)
+        fewer, more = sorted((self.terms, other.terms), key=lambda terms: terms.shape[2])
+        terms = more.clone()
+        terms[:, :, : fewer.shape[2]] += fewer
+        error = self.error + other.error + _SLACK * (self.size + other.size)
+        return Zonotope(self.middle + other.middle, terms, error)
 
-    def padded(self, count: int) -> Float[Tensor, "batch terms *shape"]:
-        """The terms, as so many."""
-        return functional.pad(self.terms, (0, 0) * (self.terms.ndim - 2) + (0, count - self.terms.shape[1]))
-
-    def rectified(self, interval: Interval, first: int, own: Bool[Tensor, "batch"]) -> "Zonotope":
-        """The form of `relu(z)` for z in an interval.
+    def rectified(
+        self,
+        low: Float64[Tensor, "features batch"],
+        high: Float64[Tensor, "features batch"],
+        first: int,
+        own: Bool[Tensor, "batch"],
+    ) -> "Zonotope":
+        """The form of `relu(z)` for z between `low` and `high`.
 
         relu(z) = s z + m + m d,   |d| <= 1,   s = u / (u - l),   m = -s l / 2         where l < 0 < u
 
         Args:
-            interval: where z lies.
+            low: l.
+            high: u.
             first: the number of the first new term.
             own: the samples whose unstable ReLUs get terms; those of the others become error.
         """
-        low, high = (side.to(self.middle) for side in interval)
         opens = unstable((low, high))
         slope = torch.where(opens, high / (high - low), (low >= 0).to(low))
         half = torch.where(opens, -slope * low / 2, 0.0)
-        rounded = _SLACK * torch.where(opens, self.size() + high - low, 0.0)
-        mine = own.reshape(-1, *(1 for _ in half.shape[1:]))
+        rounded = _SLACK * torch.where(opens, self.size + high - low, 0.0)
         # An interval that is not one poisons what follows.
-        error = (slope * self.error + rounded + half * ~mine).masked_fill(~(low <= high), torch.nan)
-        sample, place = (opens & mine).flatten(1).nonzero(as_tuple=True)
-        number = (opens & mine).flatten(1).cumsum(1)[sample, place] - 1
-        count = int(number.max()) + 1 if len(number) else 0
-        new = half.new_zeros(len(half), count, half[0].numel())
-        new[sample, number, place] = half.flatten(1)[sample, place]
-        terms = slope[:, None] * (self.padded(first) if count else self.terms)
-        terms = torch.cat([terms, new.reshape(len(half), count, *half.shape[1:])], dim=1) if count else terms
+        error = (slope * self.error + rounded + half * ~own).masked_fill(~(low <= high), torch.nan)
+        place, sample = (opens & own).nonzero(as_tuple=True)
+        number = (opens & own).cumsum(0)[place, sample] - 1
+        count, known = int(number.max()) + 1 if len(number) else 0, self.terms.shape[2]
+        terms = half.new_zeros(*half.shape, first + count if count else known)
+        torch.mul(slope[:, :, None], self.terms, out=terms[:, :, :known])
+        terms[place, sample, first + number] = half[place, sample]
         return Zonotope(slope * self.middle + half, terms, error)
 
-    def interval(self, norm: Norm, inputs: int) -> Interval:
+    def interval(
+        self, norm: Norm, inputs: int
+    ) -> tuple[Float64[Tensor, "features batch"], Float64[Tensor, "features batch"]]:
         """The least and the largest value, rounded outward.
 
         The deviations of the input reach `||terms||_dual`, those of the ReLUs the sum of their absolute values.
         """
-        own, others = self.terms[:, :inputs], self.terms[:, inputs:]
+        own, others = self.terms[:, :, :inputs], self.terms[:, :, inputs:]
         order = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: math.inf}[norm]
-        reach = torch.linalg.vector_norm(own, ord=order, dim=1) + others.abs().sum(1) + self.error
-        reach = reach + _SLACK * self.size()
+        reach = torch.linalg.vector_norm(own, ord=order, dim=2) + others.abs().sum(2) + self.error
+        reach = reach + _SLACK * self.size
         return self.middle - reach, self.middle + reach
 
 
@@ -123,26 +170,28 @@ class Zonotopes:
         self._done, self._taken = 0, self.inputs
         self._used = torch.zeros(len(ball), dtype=torch.int64, device=center.device)
         if self.fits:
-            lower, upper = ball.lower.double(), ball.upper.double()
+            middle, reach = _features(center), ball.radius.double().expand(self.inputs, -1)
             if ball.norm is Norm.LINF:
-                center, reach = (lower + upper) / 2, (upper - lower) / 2
-            else:
-                reach = ball.radius.double().reshape(-1, *(1 for _ in center.shape[1:])).expand_as(center)
-            terms = torch.diag_embed(reach.flatten(1)).reshape(len(ball), self.inputs, *center.shape[1:])
-            self._forms[0] = Zonotope(center, terms, _SLACK * center.abs())
+                low, high = _features(ball.lower), _features(ball.upper)
+                middle, reach = (low + high) / 2, (high - low) / 2
+            terms = torch.diag_embed(reach.T).movedim(0, 1).contiguous()
+            self._forms[0] = Zonotope(middle, terms, _SLACK * middle.abs())
 
     def interval(self, value: int) -> Interval | None:
         """Bounds on a value, in the ball's precision; None where forms would be too large.
 
         Raises:
-            KeyError: the value was asked before, or later ones were.
+            KeyError: the value was asked before and all that reads it has been passed.
         """
         if not self.fits:
             return None
         for number in range(self._done, value):
             self._step(number)
         self._done = max(self._done, value)
-        low, high = self._forms[value].interval(self.ball.norm, self.inputs)
+        low, high = (
+            side.T.reshape(len(self.ball), *self.network.shapes[value])
+            for side in self._forms[value].interval(self.ball.norm, self.inputs)
+        )
         if self.ball.center.dtype == low.dtype:
             return low, high
         infinity = torch.tensor(torch.inf, dtype=self.ball.center.dtype, device=low.device)
@@ -155,23 +204,32 @@ class Zonotopes:
         layer, sources = self.network.layers[number], self.network.sources[number]
         form = self._forms[sources[0]]
         if isinstance(layer, nn.ReLU):
-            count = unstable(self.bounds[number]).flatten(1).sum(1)
+            low, high = (_features(side) for side in self.bounds[number])
+            count = unstable((low, high)).sum(0)
             own = self._used + count <= MOST_TERMS * self.inputs
             self._used += count * own
-            found = form.rectified(self.bounds[number], self._taken, own)
-            self._taken = max(self._taken, found.terms.shape[1])
+            found = form.rectified(low, high, self._taken, own)
+            self._taken = max(self._taken, found.terms.shape[2])
         elif isinstance(layer, Add):
             found = form.plus(self._forms[sources[1]])
+        elif isinstance(layer, nn.Flatten):
+            found = form
         elif isinstance(layer, AFFINE):
-            found = form.through(layer)
+            found = form.through(affine_map(layer, self.network.shapes[sources[0]]))
         else:
             # Of a maximum only its interval is known.
             assert isinstance(layer, nn.MaxPool2d)  # noqa: S101
-            low, high = (layer(side.double()) for side in self.bounds[number])
+            low, high = (_features(layer(side)) for side in self.bounds[number])
             middle, half = (low + high) / 2, (high - low) / 2
-            error = half + _SLACK * (middle.abs() + half)
-            found = Zonotope(middle, middle.new_zeros(len(middle), self.inputs, *middle.shape[1:]), error)
+            found = Zonotope(
+                middle, middle.new_zeros(*middle.shape, self.inputs), half + _SLACK * (middle.abs() + half)
+            )
         self._forms[number + 1] = found
         for source in set(sources):
             if self._last_use[source] == number:
                 del self._forms[source]
+
+
+def _features(quantities: Tensor) -> Float64[Tensor, "features batch"]:
+    """A value of each sample with its entries as rows, in float64."""
+    return quantities.flatten(1).T.double()

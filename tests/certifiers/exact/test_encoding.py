@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from certifiers import ThreatModel, Unsupported
-from certifiers.exact import Encoder, Matrices, Program
+from certifiers.exact import Encoder, Program
 from certifiers.networks import Network, prepare
 from certifiers.relaxation import Ball
+from certifiers.relaxation.matrices import Matrices
 
 
 class Residual(nn.Module):
