@@ -107,9 +107,9 @@ def make_plan(spec: ExperimentSpec, spec_text: str, dataset: Dataset, limit: int
             f"data: no image is selected: the {spec.data.split} split of {dataset.name} has {len(split)} images, "
             f"offset is {spec.data.offset}. Lower the offset."
         )
-    for label in dict.fromkeys(label for entry in spec.entries for label in entry.ensemble):
-        if label in spec.ensembles:
-            _check_architecture(label, spec.ensembles[label], dataset)
+    for named in dict.fromkeys(label for entry in spec.entries for label in entry.ensemble):
+        label = spec.planted[named].cancelling_pair_of if named in spec.planted else named
+        _check_architecture(label, spec.ensembles[label], dataset)
     cells = tuple(
         _cell(spec, dataset, entry.name, label, aggregation, certifier)
         for entry in spec.entries

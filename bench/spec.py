@@ -95,10 +95,11 @@ class ExperimentSpec(Table):
                     f"{did_you_mean(table.cancelling_pair_of, self.ensembles)}Defined in this spec: "
                     f"{', '.join(self.ensembles)}."
                 )
-            if source.architecture != "mlp" or source.grid:
+            if source.architecture != "mlp" or source.options.get("hidden", True) == [] or source.grid:
                 raise ValueError(
-                    f"[planted.{label}] a cancelling pair is made of an ensemble with architecture 'mlp' and without "
-                    f"a grid, got {source.architecture!r}{' with a grid' if source.grid else ''}."
+                    f"[planted.{label}] a cancelling pair is made of an ensemble with architecture 'mlp', with hidden "
+                    f"layers and without a grid, got {source.architecture!r}, options {source.options}"
+                    f"{' with a grid' if source.grid else ''}."
                 )
 
     def _check_starts(self) -> None:

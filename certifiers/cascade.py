@@ -50,8 +50,8 @@ class Cascade(Certifier):
     uses_radii: ClassVar[bool] = True
 
     stages: tuple[str, ...] = ("native-ibp", "native-crown-ibp", ATTACK, "native-crown", "alpha-crown", "milp")
-    attack_steps: PositiveInt = 20
-    attack_restarts: PositiveInt = 2
+    attack_steps: PositiveInt = 10
+    attack_restarts: PositiveInt = 1
     time_limit: PositiveFloat = 10.0
     steps: PositiveInt = 8
 

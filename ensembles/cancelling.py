@@ -29,15 +29,14 @@ def cancelling_pair(alone: Classifier, input_shape: tuple[int, ...], seed: int) 
     Args:
         alone: g, an `mlp` on the CPU.
         input_shape: of one image.
-        seed: of U and V, which are normal with the size of a weight of g times `SIZE`.
+        seed: of V, normal with the size of g's first weights, and U, with that of its last ones times `SIZE`.
 
     Raises:
-        ValueError: g is not an `mlp` of at least one hidden layer.
+        ValueError: g is not an `mlp` of at least one hidden layer, normalised inside.
     """
     hidden = _hidden_layers(alone)
-    if alone.architecture != "mlp" or not hidden:
+    if alone.architecture != "mlp" or not hidden or not isinstance(alone.normalize, Normalize):
         raise ValueError(f"A cancelling pair is made of an mlp with hidden layers, got {alone.architecture!r}.")
-    assert isinstance(alone.normalize, Normalize)  # noqa: S101
     generator = seeded_generator(seed, "cancelling")
     inner = torch.randn(CARRIERS, hidden[0].in_features, generator=generator) * hidden[0].weight.std()
     outer = SIZE * torch.randn(alone.head.out_features, CARRIERS, generator=generator) * alone.head.weight.std()

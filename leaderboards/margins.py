@@ -63,13 +63,14 @@ def margins(board: Board) -> tuple[Margins, ...]:
         own = members.get(line.entry.ensemble, {})
         if line.entry.aggregation == "single" or not own or MARGIN not in line.entry.rows:
             continue
-        right = np.all([_right(judge) for judge in (line, *own.values())], axis=0)
-        values = line.entry.rows[MARGIN].to_numpy(dtype=np.float64)[right][:MOST_IMAGES]
+        right = set.intersection(*(_right(judge) for judge in (line, *own.values())))
+        shown = line.entry.rows[line.entry.rows["image_id"].isin(right)]
+        values = shown[MARGIN].to_numpy(dtype=np.float64)[:MOST_IMAGES]
         found.append(Margins(line, len(own), values))
     return tuple(found)
 
 
-def _right(line: Line) -> npt.NDArray[np.bool_]:
+def _right(line: Line) -> set[int]:
+    """The images whose clean prediction is right."""
     rows = line.entry.rows
-    right: npt.NDArray[np.bool_] = (rows["clean_prediction"] == rows["label"]).to_numpy()
-    return right
+    return set(rows["image_id"][rows["clean_prediction"] == rows["label"]])

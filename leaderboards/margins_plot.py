@@ -37,7 +37,7 @@ def _figure(board: Board, theme: Theme) -> Figure:
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel(
-        f"image, of those that all members classify rightly (r = {format_radius(board.radii[0])}, {board.norm})",
+        f"image, of those that all members shown classify rightly (r = {format_radius(board.radii[0])}, {board.norm})",
         color=theme.ink,
         fontsize=10,
     )

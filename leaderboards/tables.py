@@ -1,5 +1,7 @@
 """A board as text: Markdown for repositories, a LaTeX table for papers."""
 
+import math
+
 from leaderboards import escaping, numerals
 from leaderboards.board import Board, Line
 from leaderboards.margins import margins
@@ -89,7 +91,7 @@ def _margin_blocks(board: Board) -> list[str]:
     """How many images have a lower bound above zero, of those that the figure of margins shows."""
     items = [
         f"- {escaping.markdown(panel.line.entry.name)}: {panel.above} of {len(panel.values)} above 0, median "
-        f"{numerals.quantity(panel.median)}"
+        f"{numerals.quantity(panel.median) if math.isfinite(panel.median) else numerals.NOTHING}"
         for panel in margins(board)
     ]
     if not items:

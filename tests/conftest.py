@@ -4,7 +4,9 @@ import os
 
 from jaxtyping import install_import_hook
 
-# As the command line does, before torch is loaded: threads that wait should sleep soon where cores are shared.
+# Before torch is loaded. Networks this small are slower on two threads, and much slower where others use the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As the command line does: threads that wait should sleep soon where cores are shared.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 _HOOK = install_import_hook(["ensembles", "certifiers"], "beartype.beartype")

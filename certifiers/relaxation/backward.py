@@ -14,7 +14,7 @@ from certifiers.certificate import Norm, Unsupported
 from certifiers.networks import Add, Network, Shift
 from certifiers.relaxation.affine import AFFINE, cast, sides
 from certifiers.relaxation.ball import Ball
-from certifiers.relaxation.intervals import Interval, intervals, tightest, unstable
+from certifiers.relaxation.intervals import NONLINEAR, Interval, intervals, tightest, unstable
 from certifiers.relaxation.rows import Rows
 from certifiers.relaxation.zonotopes import Zonotopes
 
@@ -72,10 +72,10 @@ class ReLUBounds:
     def of(cls, interval: Interval) -> "ReLUBounds":
         """The bounds for an interval."""
         low, high = interval
-        unstable = (low < 0) & (high > 0)
-        upper = torch.where(unstable, high / (high - low), (low >= 0).to(low))
-        offset = torch.where(unstable, -upper * low, 0.0)
-        lower = torch.where(unstable, (high >= -low).to(low), upper)
+        opens = unstable(interval)
+        upper = torch.where(opens, high / (high - low), (low >= 0).to(low))
+        offset = torch.where(opens, -upper * low, 0.0)
+        lower = torch.where(opens, (high >= -low).to(low), upper)
         # An interval that is not one poisons what follows, and NaN is never certified.
         broken = ~(low <= high)
         return cls(*(part.masked_fill(broken, torch.nan) for part in (lower, upper, offset)))
@@ -138,11 +138,21 @@ def relaxed(network: Network, ball: Ball, intermediate: Intermediate = "crown") 
     Raises:
         Unsupported: a layer has no linear bounds here.
     """
-    network = cast(network, ball.center)
+    exact, network = network, cast(network, ball.center)
+    nonlinear = [number for number, layer in enumerate(network.layers) if isinstance(layer, NONLINEAR)]
+    if intermediate == "crown" and len(nonlinear) > DEEP and len(ball) > 1:
+        # One by one, because zonotopes are large.
+        parts = [relaxed(exact, ball.part(slice(i, i + 1)), intermediate).bounds for i in range(len(ball))]
+        sides = {n: zip(*(part[n] for part in parts), strict=True) for n in nonlinear}
+        joined = {n: (torch.cat(lows), torch.cat(highs)) for n, (lows, highs) in sides.items()}
+        return Relaxed(
+            network, ball, joined, {number: _relaxation(network, number, joined[number]) for number in joined}
+        )
     bounds: dict[int, Interval] = {}
     relaxations: dict[int, ReLUBounds | MaxPoolBounds] = {}
     direct = _directly_bounded(network) if ball.norm is Norm.LINF else {0}
-    zonotopes = Zonotopes(network, ball, bounds)
+    # Of the network as it is: the rounding of its weights to another precision is not in their error.
+    zonotopes = Zonotopes(exact, ball, bounds)
 
     def tighten(number: int, interval: Interval) -> Interval:
         layer, source = network.layers[number], network.sources[number][0]
@@ -153,15 +163,18 @@ def relaxed(network: Network, ball: Ball, intermediate: Intermediate = "crown") 
             so_far = Relaxed(network, ball, bounds, relaxations)
             interval = _tightened(so_far, source, interval, everywhere=everywhere)
         bounds[number] = interval
-        relaxations[number] = (
-            MaxPoolBounds.of(layer, interval, network.names[number])
-            if isinstance(layer, nn.MaxPool2d)
-            else ReLUBounds.of(interval)
-        )
+        relaxations[number] = _relaxation(network, number, interval)
         return interval
 
     intervals(network, ball, tighten=tighten)
     return Relaxed(network, ball, bounds, relaxations)
+
+
+def _relaxation(network: Network, number: int, interval: Interval) -> ReLUBounds | MaxPoolBounds:
+    layer = network.layers[number]
+    if isinstance(layer, nn.MaxPool2d):
+        return MaxPoolBounds.of(layer, interval, network.names[number])
+    return ReLUBounds.of(interval)
 
 
 def _directly_bounded(network: Network) -> set[int]:

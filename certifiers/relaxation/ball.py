@@ -64,8 +64,8 @@ class Ball:
 
             a . x  >=  a . center  -  radius ||g||_dual  -  sum_i (|a_i| - g_i) w_i.
 
-        g = |a| is the bound of Hoelder, g = 0 that of the box. The best g, equal to the least value, is `min(|a|, t)`
-        in l1 and `min(|a|, t w)` in l2 for the best number t; whatever t is found, the bound holds.
+        g = |a| is the bound of Hoelder, g = 0 that of the box. The best g, by which the bound is the least value, is
+        `min(|a|, t)` in l1 and `min(|a|, t w)` in l2 for the best number t; whatever t is found, the bound holds.
 
         Args:
             rows: coefficients of the input.

@@ -18,7 +18,6 @@ NONLINEAR = (nn.ReLU, nn.MaxPool2d)
 #: A lower and an upper bound of a value, a sample at a time.
 Interval = tuple[Float[Tensor, "batch *shape"], Float[Tensor, "batch *shape"]]
 
-
 #: Asked before a nonlinear layer reads an interval, by the number of the layer: what it reads instead.
 Tighten = Callable[[int, Interval], Interval]
 
@@ -57,14 +56,16 @@ def intervals(network: Network, ball: Ball, until: int | None = None, tighten: T
         elif isinstance(layer, AFFINE):
             center, half = (lower + upper) / 2, (upper - lower) / 2
             middle, width = layer(center), magnitude(layer, half)
-            slack = ROUNDINGS * torch.finfo(middle.dtype).eps * (width + middle.abs())
+            # Rounding grows with the terms of the sums, not with what is left of them.
+            size = magnitude(layer, torch.maximum(lower.abs(), upper.abs())) + layer(torch.zeros_like(center[:1])).abs()
+            slack = ROUNDINGS * torch.finfo(middle.dtype).eps * (width + size)
             lower, upper = middle - width - slack, middle + width + slack
             if sources[0] in inputs and ball.norm is not Norm.LINF and isinstance(layer, (nn.Linear, nn.Conv2d)):
                 order = 2.0 if ball.norm is Norm.L2 else torch.inf
                 own = ball.center.reshape(len(ball), *network.shapes[sources[0]])
                 radius = ball.radius.reshape(-1, *(1 for _ in lower.shape[1:]))
                 value, reach = layer(own), radius * row_norms(layer, network.shapes[sources[0]], order)
-                slack = ROUNDINGS * torch.finfo(value.dtype).eps * (value.abs() + reach)
+                slack = ROUNDINGS * torch.finfo(value.dtype).eps * (size + reach)
                 lower, upper = torch.maximum(lower, value - reach - slack), torch.minimum(upper, value + reach + slack)
             found.append((lower, upper))
             if sources[0] in inputs and isinstance(layer, nn.Flatten):

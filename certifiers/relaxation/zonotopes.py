@@ -9,6 +9,7 @@ import math
 import warnings
 import weakref
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,8 @@ from certifiers.relaxation.ball import ROUNDINGS, Ball
 from certifiers.relaxation.intervals import Interval, unstable
 from certifiers.relaxation.matrices import Matrices
 
-#: How many numbers the terms of one value may be, for one sample.
+#: How many numbers the terms of the inputs may be in one value of one sample; those of the ReLUs come to them, up to
+#: `MOST_TERMS` times as many. A handful of values is kept at once.
 LARGEST_FORM = 2**24
 
 #: A layer's unstable ReLUs add a term each while there are at most this many for an input; else they widen the error.
@@ -51,8 +53,8 @@ def affine_map(layer: nn.Module, shape: tuple[int, ...]) -> AffineMap:
     """An affine layer in float64 for inputs of a shape; remembered as long as the layer lives."""
     known = _maps.setdefault(layer, {})
     if shape not in known:
-        device = next(layer.parameters()).device if any(True for _ in layer.parameters()) else torch.device("cpu")
-        found = Matrices().of(layer, shape)
+        device = next((parameter.device for parameter in layer.parameters()), torch.device("cpu"))
+        found = Matrices().of(deepcopy(layer).cpu(), shape)
         known[shape] = AffineMap(
             _as_tensor(found.matrix).to(device),
             _as_tensor(abs(found.matrix)).to(device),
@@ -155,27 +157,30 @@ class Zonotopes:
     """The forms of a network's values over a ball, as far as they are asked for, in the order of the values.
 
     Args:
-        network: the network.
+        network: the network as it is, in no other precision than its own.
         ball: the inputs.
         bounds: by number of a nonlinear layer, the interval of what it reads; filled in before what follows is asked.
     """
 
     def __init__(self, network: Network, ball: Ball, bounds: Mapping[int, Interval]) -> None:
-        center = ball.center.double()
-        self.network, self.ball, self.bounds = cast(network, center), ball, bounds
-        self.inputs = center[0].numel()
+        self.network, self.ball, self.bounds = network, ball, bounds
+        self.inputs = ball.center[0].numel()
         self.fits = self.inputs * max(math.prod(shape) for shape in network.shapes) <= LARGEST_FORM
         self._forms: dict[int, Zonotope] = {}
         self._last_use = {source: number for number, own in enumerate(network.sources) for source in own}
         self._done, self._taken = 0, self.inputs
-        self._used = torch.zeros(len(ball), dtype=torch.int64, device=center.device)
-        if self.fits:
-            middle, reach = _features(center), ball.radius.double().expand(self.inputs, -1)
-            if ball.norm is Norm.LINF:
-                low, high = _features(ball.lower), _features(ball.upper)
-                middle, reach = (low + high) / 2, (high - low) / 2
-            terms = torch.diag_embed(reach.T).movedim(0, 1).contiguous()
-            self._forms[0] = Zonotope(middle, terms, _SLACK * middle.abs())
+        self._used = torch.zeros(len(ball), dtype=torch.int64, device=ball.center.device)
+
+    def _start(self) -> None:
+        """The form of the input."""
+        self.network = cast(self.network, self.ball.center.double())
+        middle, reach = _features(self.ball.center), self.ball.radius.double().expand(self.inputs, -1)
+        if self.ball.norm is Norm.LINF:
+            low, high = _features(self.ball.lower), _features(self.ball.upper)
+            middle, reach = (low + high) / 2, (high - low) / 2
+        terms = middle.new_zeros(*middle.shape, self.inputs)
+        terms.diagonal(dim1=0, dim2=2).copy_(reach.T)
+        self._forms[0] = Zonotope(middle, terms, _SLACK * middle.abs())
 
     def interval(self, value: int) -> Interval | None:
         """Bounds on a value, in the ball's precision; None where forms would be too large.
@@ -185,6 +190,8 @@ class Zonotopes:
         """
         if not self.fits:
             return None
+        if not self._done and not self._forms:
+            self._start()
         for number in range(self._done, value):
             self._step(number)
         self._done = max(self._done, value)
@@ -221,9 +228,8 @@ class Zonotopes:
             assert isinstance(layer, nn.MaxPool2d)  # noqa: S101
             low, high = (_features(layer(side)) for side in self.bounds[number])
             middle, half = (low + high) / 2, (high - low) / 2
-            found = Zonotope(
-                middle, middle.new_zeros(*middle.shape, self.inputs), half + _SLACK * (middle.abs() + half)
-            )
+            error = (half + _SLACK * (middle.abs() + half)).masked_fill(~(low <= high), torch.nan)
+            found = Zonotope(middle, middle.new_zeros(*middle.shape, self.inputs), error)
         self._forms[number + 1] = found
         for source in set(sources):
             if self._last_use[source] == number:

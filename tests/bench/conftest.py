@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -108,15 +107,6 @@ class _Steps(Task):
 
     def advance(self, steps: int, detail: str = "") -> None:
         self.steps.append(steps)
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are slower on two threads, and much slower where others use the cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

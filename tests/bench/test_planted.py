@@ -60,11 +60,20 @@ def test_a_pair_is_built_from_the_first_member_and_certified(
     [
         ('of = "three"', 'of = "thre"', "[planted.pair] unknown ensemble 'thre'. Did you mean 'three'?"),
         ("[planted.pair]", "[planted.three]", "[planted.three] there is an ensemble of that name. Choose another."),
-        ('"mlp"\noptions = { hidden = [16] }', '"conv_small"', "is made of an ensemble with architecture 'mlp' and"),
+        (
+            '"mlp"\noptions = { hidden = [16] }',
+            '"conv_small"',
+            "is made of an ensemble with architecture 'mlp', with hidden",
+        ),
         (
             "cancelling_pair_of",
             "cancelling",
             "planted.pair: unknown key 'cancelling'. Did you mean 'cancelling_pair_of'",
+        ),
+        (
+            "{ hidden = [16] }",
+            "{ hidden = [] }",
+            "with hidden layers and without a grid, got 'mlp', options {'hidden': []}.",
         ),
         ("member = 1 }", "member = 2 }", "ensemble 'pair': Single: member 2 of 2; they are counted from 0."),
     ],

@@ -1,7 +1,5 @@
 """Small models of every known layer, and points of their balls."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -127,12 +125,3 @@ class Models:
 def models() -> type[Models]:
     """Small models, and points of balls."""
     return Models
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Any:
-    """Networks as small as these are several times faster on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

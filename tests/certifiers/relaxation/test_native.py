@@ -1,5 +1,6 @@
 """Bounds in plain torch: below everything that was ever seen in a ball, and beside exact answers."""
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -323,3 +324,25 @@ def test_members_bounded_apart_prove_less(threat: ThreatModel, name: str) -> Non
     apart = certifiers.create(name, joint=False).certify(truth.classifier, truth.x, threat).radius
     assert bool((apart <= joint + 1e-12).all())
     assert bool((joint <= truth.radius).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_intervals_give_away_as_much_as_sums_that_cancel_round(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        half = torch.randn(1, 40, generator=generator, dtype=dtype) * 100
+        layer = nn.Linear(80, 1).to(dtype)
+        with torch.no_grad():
+            layer.weight.copy_(torch.cat([half, -half], dim=1))
+            layer.bias.zero_()
+        x = torch.rand(1, 40, generator=generator, dtype=dtype).repeat(1, 2)
+        x[:, 40:] += 1e-4 * torch.rand(1, 40, generator=generator, dtype=dtype)
+        x = x.clamp(0, 1)
+        network = Network([layer], [(0,)], ["linear"], [(80,), (1,)])
+        exact = sum(
+            Fraction(weight) * Fraction(value)
+            for weight, value in zip(layer.weight[0].tolist(), x[0].tolist(), strict=True)
+        )
+        for norm in Norm:
+            low, high = intervals(network, Ball.around(x, torch.zeros(1, dtype=dtype), ThreatModel(norm)))[-1]
+            assert Fraction(float(low)) <= exact <= Fraction(float(high))

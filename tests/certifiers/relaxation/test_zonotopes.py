@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import certifiers
 from certifiers import Norm, ThreatModel
 from certifiers.networks import Network, read
-from certifiers.relaxation import Ball, relaxed, zonotopes
+from certifiers.relaxation import BackwardBounds, Ball, backward, relaxed, zonotopes
 from certifiers.relaxation.intervals import Interval, intervals, unstable
 from certifiers.relaxation.zonotopes import Zonotopes
 
@@ -120,17 +121,89 @@ def test_samples_of_a_batch_share_nothing(models: Any, monkeypatch: pytest.Monke
             torch.testing.assert_close(alone[0][0], whole[0][image], atol=1e-9, rtol=0)
 
 
-def test_float32_balls_get_bounds_that_are_rounded_outward(models: Any) -> None:
-    network, ball = models.network(models.KINDS[0], 5), models.ball(Norm.LINF, 5)
-    forms, bounds = bounded(network, ball)
-    fine = forms.interval(len(network.layers))
-    coarse_ball = Ball(ball.center.float(), ball.radius.float(), ball.norm, ball.lower.float(), ball.upper.float())
-    coarse = Zonotopes(network, coarse_ball, bounds).interval(len(network.layers))
-    assert fine is not None
-    assert coarse is not None
-    assert coarse[0].dtype == torch.float32
-    assert bool((coarse[0] <= fine[0] + 1e-5).all())
-    assert bool((coarse[1] >= fine[1] - 1e-5).all())
+def test_float32_balls_get_bounds_of_the_network_as_it_is(models: Any) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        # Weights that float32 cannot hold, through more layers than `backward.DEEP`.
+        layers = [layer for _ in range(7) for layer in (nn.Linear(16, 16).double(), nn.ReLU())]
+        for layer in layers[::2]:
+            nn.init.normal_(layer.weight, std=(2 / 16) ** 0.5)
+        network = read(nn.Sequential(*layers, nn.Linear(16, 3).double()), torch.rand(1, 16))
+    x = torch.rand(6, 16, generator=torch.Generator().manual_seed(1))
+    for norm in Norm:
+        for radius in (0.0, 1e-7, 1e-3):
+            ball = Ball.around(x, torch.full((6,), radius), ThreatModel(norm))
+            bounds = relaxed(network, ball, "crown").bounds
+            exact = Ball.around(x.double(), torch.full((6,), radius).double(), ThreatModel(norm))
+            seen = network.values(models.points(exact, 50, 0).flatten(0, 1))
+            for layer, (low, high) in bounds.items():
+                assert low.dtype == torch.float32
+                own = seen[network.sources[layer][0]].unflatten(0, (50, 6))
+                assert bool((low.double() <= own).all()), (norm, radius, layer)
+                assert bool((high.double() >= own).all()), (norm, radius, layer)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_that_float32_cannot_hold_do_not_make_a_false_certificate(dtype: str) -> None:
+    """`margin = 1 - 1e6 relu(z)`, and z is above zero within the ball by what rounding a bias to float32 loses."""
+
+    def linear(weight: list[list[float]], bias: list[float]) -> nn.Linear:
+        layer = nn.Linear(len(weight[0]), len(weight)).double()
+        with torch.no_grad():
+            layer.weight.copy_(torch.tensor(weight, dtype=torch.float64))
+            layer.bias.copy_(torch.tensor(bias, dtype=torch.float64))
+        return layer
+
+    def rounded(number: float) -> float:
+        return float(torch.tensor(number, dtype=torch.float64).float())
+
+    bias = 383 + 824 * 2.0**-15 + 1.03e-5  # between two numbers of float32, nearer to the lower one
+    lost = bias - rounded(bias)
+    slope = rounded(lost * 0.9 / 0.01)
+    layers: list[nn.Module] = [linear([[1.0], [0.0]], [-0.25, bias]), nn.ReLU()]
+    for _ in range(5):
+        layers += [linear([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), nn.ReLU()]
+    layers += [linear([[slope, 1.0]], [-(rounded(bias) + slope * 0.25) - lost]), nn.ReLU()]
+    model = nn.Sequential(*layers, linear([[0.0], [1e6]], [1.0, 0.0]))
+    x = torch.tensor([[0.5]], dtype=torch.float64)
+    assert model(x).argmax(1) != model(x + 0.01).argmax(1)
+    crown = certifiers.create("native-crown", dtype=dtype)
+    for norm in Norm:
+        assert not bool(crown.certify(model, x, ThreatModel(norm), radii=[0.01]).certified.any()), norm
+
+
+class Skips(nn.Module):
+    """A value that two ReLUs and a sum read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.up, self.down = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.first(x)
+        return self.out(value + self.up(value.relu()).relu() - self.down((value + 0.1).relu()).relu())
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+def test_backward_bounds_that_start_from_them_hold(models: Any, norm: Norm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backward, "DEEP", 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        skips = read(Skips().double(), torch.rand(1, 6))
+    x = torch.rand(4, 6, generator=torch.Generator().manual_seed(2)).double()
+    cases = [(models.network(kind, 60), models.ball(norm, 3)) for kind in models.KINDS]
+    cases += [(skips, Ball.around(x, torch.full((4,), radius).double(), ThreatModel(norm))) for radius in (0.02, 0.3)]
+    for network, ball in cases:
+        inside = models.points(ball, 200, 0)
+        seen = network.values(inside.flatten(0, 1))
+        for layer, (low, high) in relaxed(network, ball, "crown").bounds.items():
+            own = seen[network.sources[layer][0]].unflatten(0, (200, len(ball)))
+            assert bool((low <= own).all())
+            assert bool((high >= own).all())
+        rows = torch.eye(3).double().expand(len(ball), 3, 3)
+        lower = BackwardBounds(ball, "crown").lower([network], [rows])
+        assert bool((lower <= seen[-1].unflatten(0, (200, len(ball)))).all())
 
 
 def test_an_interval_that_is_not_one_poisons_what_follows(models: Any) -> None:
