@@ -33,8 +33,8 @@ board-deterministic: $(READY)  ## Rank the deterministic certifiers, in linf and
 lpd-figure2: $(READY)  ## Lower bounds on margins, as in LPD's Figure 2 (needs Fashion-MNIST; resumes if interrupted).
 	$(BIN)/certbench run lpd-figure2
 
-test: $(READY)  ## Run the tests.
-	$(BIN)/python -m pytest
+test: $(READY)  ## Run the tests, a process a core.
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(READY)  ## Lint (ruff), types (mypy --strict), architecture (import-linter).
 	$(BIN)/ruff check .
