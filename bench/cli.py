@@ -88,6 +88,7 @@ def _run(
     dry_run: bool,
 ) -> None:
     from bench import datasets
+    from bench.choosing import ChoosingError
     from bench.dry_run import describe_plan
     from bench.plan import make_plan
     from bench.progress import reporter_for
@@ -119,7 +120,7 @@ def _run(
         outcome = execute(plan, options, reporter)
     except (
         *(TrainingError, SelectionError, CheckpointError, StoreError, StoredDataError),
-        *(BoardError, datasets.DataError, ClassifierChangedError, WorkerError),
+        *(BoardError, datasets.DataError, ClassifierChangedError, ChoosingError, WorkerError),
     ) as error:
         _stop(UNFINISHED, error)
     reporter.note(f"{outcome.computed} rows computed, {outcome.stored} were stored.")

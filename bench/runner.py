@@ -6,6 +6,7 @@ import torch
 
 from bench import provenance
 from bench.certification import Certified, Task, certify, groups_of, tasks_of
+from bench.choosing import answered_rightly
 from bench.datasets import DataError
 from bench.jobs import TrainJob
 from bench.manifest import Outcome, write_down
@@ -43,6 +44,7 @@ def run(plan: Plan, options: Options, reporter: Reporter) -> Outcome:
         SelectionError: no candidate of a grid could be scored.
         ClassifierChangedError: a method changed weights that other entries share.
         CheckpointError: a stored checkpoint was altered.
+        ChoosingError: fewer images are answered rightly than the spec asks for.
         WorkerError: a worker process was killed.
         KeyboardInterrupt: the user stopped it; finished blocks are stored.
     """
@@ -60,6 +62,7 @@ def run(plan: Plan, options: Options, reporter: Reporter) -> Outcome:
 
 def _execute(plan: Plan, store: Store, options: Options, reporter: Reporter, workers: Workers) -> Outcome:
     trained, failures = _train(plan, store, options, reporter, workers)
+    plan = answered_rightly(plan, trained)
     used = provenance.collect(options.device, options.jobs)
     tasks = tasks_of(plan, store, trained, options, reporter)
     once = list({task.key: task for task in tasks.values()}.values())

@@ -83,6 +83,18 @@ class Split(ABC):
         return self._take(np.arange(len(self), dtype=np.int64)[offset::every][:limit])
 
     @final
+    def at(self, positions: Positions) -> "Split":
+        """The images at these positions, in that order.
+
+        Raises:
+            IndexError: a position below 0 or past the end.
+        """
+        found = np.asarray(positions).astype(np.int64)
+        if outside := [position for position in found.tolist() if not 0 <= position < len(self)]:
+            raise IndexError(f"Positions must be 0 to {len(self) - 1}, got {outside[0]}.")
+        return self._take(found)
+
+    @final
     def spread(self, count: int) -> "Split":
         """`count` of the images, spread evenly from the first on, whether or not `count` divides their number.
 
