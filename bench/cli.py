@@ -47,6 +47,15 @@ def run(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Inputs a forward pass, for certifiers that have one.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            envvar="CERTBENCH_JOBS",
+            show_default="one a core",
+            help="Trainings and certifications side by side. Cannot change a result.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
     no_check: Annotated[
         bool,
@@ -70,7 +79,7 @@ def run(
         certbench run my-spec.toml --dry-run           what is stored and what is missing
     """
     try:
-        _run(spec, output, limit, device, block_size, batch_size, dry_run, no_check)
+        _run(spec, output, limit, device, block_size, batch_size, jobs, dry_run, no_check)
     except KeyboardInterrupt:
         _stderr.print("Interrupted. Finished blocks are stored; the same command resumes.")
         raise typer.Exit(INTERRUPTED) from None
@@ -83,6 +92,7 @@ def _run(
     device: str,
     block_size: int,
     batch_size: int | None,
+    jobs: int | None,
     dry_run: bool,
     no_check: bool,
 ) -> None:
@@ -96,6 +106,7 @@ def _run(
     from bench.selection import SelectionError
     from bench.spec import find_spec, read_spec
     from bench.store import Store, StoreError
+    from bench.workers import WorkerError, jobs_for
     from certifiers import ClassifierChangedError
     from ensembles.checkpoint import CheckpointError
     from ensembles.registry import RegistryError
@@ -103,7 +114,7 @@ def _run(
     from leaderboards import BoardError, StoredDataError
 
     reporter = reporter_for(_stderr)
-    options = Options(output, device, block_size, batch_size)
+    options = Options(output, device, block_size, batch_size, jobs or jobs_for(device))
     try:
         check_device(device)
         spec, text = read_spec(find_spec(written))
@@ -119,7 +130,7 @@ def _run(
         badges = {} if no_check else check_certifiers(plan, Store(output), reporter)
     except (
         *(TrainingError, SelectionError, CheckpointError, StoreError, StoredDataError),
-        *(BoardError, datasets.DataError, ClassifierChangedError),
+        *(BoardError, datasets.DataError, ClassifierChangedError, WorkerError),
     ) as error:
         _stop(UNFINISHED, error)
     reporter.note(f"{outcome.computed} rows computed, {outcome.stored} were stored.")

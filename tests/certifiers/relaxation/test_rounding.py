@@ -47,7 +47,7 @@ NETWORKS = (cancelling, random_mlp, convolutional)
 
 
 def layerwise(network: Network, x: Tensor, row: Tensor, unit: float) -> float:
-    """`sum over layers of gamma_n |A| (|W| |x| + |b|)` at x; A is the gradient of `row . output` in a layer's outputs."""
+    """`sum over layers of gamma_n |A| (|W| |x| + |b|)` at x, A the gradient of `row . output` in a layer's outputs."""
     leaf = x.double().requires_grad_()
     with torch.enable_grad():
         values = network.values(leaf)
