@@ -57,6 +57,14 @@ def run(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    no_check: Annotated[
+        bool,
+        typer.Option(
+            "--no-check",
+            envvar="CERTBENCH_NO_CHECK",
+            help="Do not check the certifiers; rows that were not checked are shown apart.",
+        ),
+    ] = False,
 ) -> None:
     """Train, certify and publish a board. Run it again to resume; what is stored is not computed again.
 
@@ -71,7 +79,7 @@ def run(
         certbench run my-spec.toml --dry-run           what is stored and what is missing
     """
     try:
-        _run(spec, output, limit, device, block_size, batch_size, jobs, dry_run)
+        _run(spec, output, limit, device, block_size, batch_size, jobs, dry_run, no_check)
     except KeyboardInterrupt:
         _stderr.print("Interrupted. Finished blocks are stored; the same command resumes.")
         raise typer.Exit(INTERRUPTED) from None
@@ -86,9 +94,11 @@ def _run(
     batch_size: int | None,
     jobs: int | None,
     dry_run: bool,
+    no_check: bool,
 ) -> None:
     from bench import datasets
     from bench.choosing import ChoosingError
+    from bench.conformance import check_certifiers
     from bench.dry_run import describe_plan
     from bench.plan import make_plan
     from bench.progress import reporter_for
@@ -96,7 +106,7 @@ def _run(
     from bench.runner import run as execute
     from bench.selection import SelectionError
     from bench.spec import find_spec, read_spec
-    from bench.store import StoreError
+    from bench.store import Store, StoreError
     from bench.workers import WorkerError, jobs_for
     from certifiers import ClassifierChangedError
     from ensembles.checkpoint import CheckpointError
@@ -118,6 +128,7 @@ def _run(
                 typer.echo(line)
             return
         outcome = execute(plan, options, reporter)
+        badges = {} if no_check else check_certifiers(plan, Store(output), reporter)
     except (
         *(TrainingError, SelectionError, CheckpointError, StoreError, StoredDataError),
         *(BoardError, datasets.DataError, ClassifierChangedError, ChoosingError, WorkerError),
@@ -133,6 +144,9 @@ def _run(
         _stop(UNFINISHED, error)
     except OSError as error:
         _stop(UNFINISHED, f"Cannot write the board: {error}. Free some space and run the same command.")
+    if failed := {name: badge for name, badge in badges.items() if badge.failed}:
+        said = "; ".join(f"{name}: {badge}" for name, badge in failed.items())
+        _stop(CHECK_FAILED, f"Certifiers failed the conformance kit, and their rows are shown apart: {said}.")
     if outcome.failed or outcome.timeouts:
         raise typer.Exit(UNFINISHED)
     if not outcome.measured:

@@ -8,6 +8,7 @@ from math import nan
 
 import pandas as pd
 
+from leaderboards.badges import badge_text, ranked_apart
 from leaderboards.metrics import Share
 from leaderboards.radii import format_radius, parse_radius
 from leaderboards.records import STATUSES, VERDICTS, Entry, Run
@@ -116,6 +117,7 @@ class Board:
             "status": entry.status,
             "reason": entry.reason,
             "warnings": "; ".join(entry.warnings),
+            "conformance": badge_text(entry),
             "key": entry.key,
         }
 
@@ -177,7 +179,7 @@ def board_of(
         schema=given[0].schema,
         radii=exact,
         spec_text=spec_text,
-        lines=(*ranked, *without),
+        lines=(*ranked_apart(ranked), *without),
     )
 
 

@@ -55,6 +55,7 @@ def _entry(board: Board, line: Line) -> dict[str, Any]:
         "rows": len(entry.rows),
         "errors": int((entry.rows["verdict"] == "ERROR").sum()),
         "scores": _scores(board, line),
+        "conformance": _conformance(line),
         "warnings": list(entry.warnings),
         "diagnostics": entry.diagnostics,
         "parameters": entry.parameters,
@@ -83,6 +84,20 @@ def _scores(board: Board, line: Line) -> dict[str, Any] | None:
         "seconds_per_image": scores.seconds,
         "expected_false_certificates": scores.expected_false_certificates,
     }
+
+
+def _conformance(line: Line) -> dict[str, Any] | None:
+    badge = line.entry.conformance
+    if badge is None:
+        return None
+    found = {
+        "badge": str(badge),
+        "verified": badge.verified,
+        "level": badge.level,
+        "kit": badge.kit,
+        "seed": badge.seed,
+    }
+    return found | {"quick": badge.quick, "failed": list(badge.failed)}
 
 
 def _share(share: Share) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from leaderboards.badges import Badge, badge_for, read_badges
 
 
 def _column(name: str, kind: pa.DataType, doc: str) -> pa.Field:
@@ -98,6 +100,7 @@ class Entry:
     warnings: tuple[str, ...] = ()
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    conformance: Badge | None = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,7 @@ def read_run(manifest: Path) -> Run:
             f"{manifest}: written with schema {found}, this program reads schema {SCHEMA_VERSION}. Run the spec again."
         )
     root = manifest.parent.parent.parent
+    badges = read_badges(root / "conformance")
     try:
         return Run(
             name=document["name"],
@@ -211,14 +215,16 @@ def read_run(manifest: Path) -> Run:
             description=document["description"],
             radii=tuple(document["radii"]),
             spec_text=document["spec_text"],
-            entries=tuple(_read_entry(root, item) for item in document["entries"]),
+            entries=tuple(_read_entry(root, item, badges) for item in document["entries"]),
         )
     except (KeyError, TypeError) as error:
         raise StoredDataError(f"{manifest}: not the description of a run ({error!r}).") from error
 
 
-def _read_entry(root: Path, item: Mapping[str, Any]) -> Entry:
+def _read_entry(root: Path, item: Mapping[str, Any], badges: Sequence[Badge]) -> Entry:
     fields = dict(item)
+    # Nothing in the manifest can say that a certifier was checked: only the stored checks can.
+    fields["conformance"] = badge_for(fields.get("details", {}).get("certifier"), badges)
     folder, image_ids = fields.pop("folder"), fields.pop("image_ids")
     rows = read_rows(root / folder) if folder else no_rows()
     positions = {image: position for position, image in enumerate(image_ids)}
