@@ -95,8 +95,7 @@ def test_a_bound_at_a_point_lies_below_the_value_by_the_error_of_every_layer(
 
 def test_sizes_are_those_of_the_terms_and_hold_the_values() -> None:
     x = inputs().double()
-    (network,) = prepare(convolutional().eval(), x).networks
-    network = network.double()
+    (network,) = prepare(convolutional().double().eval(), x).networks
     ball = Ball.around(x, torch.full((1,), 0.05).double(), ThreatModel(Norm.LINF))
     sizes = relaxed(network, ball).sizes
     points = (ball.lower + (ball.upper - ball.lower) * torch.rand(20, *x.shape[1:]).double()).unbind()
