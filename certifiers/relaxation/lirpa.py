@@ -27,9 +27,9 @@ Method = Literal["ibp", "crown-ibp", "crown", "alpha-crown"]
 
 #: What a bound gives away for rounding: times the largest value in the networks at the center, or 1, for each output
 #: that it sums, and times the bound. Two things are paid from it. The bound itself is computed in float64, where the
-#: error of every layer, `gamma_n |A| (|W| |x| + |b|)` (see `rounding`), is ten million times smaller, unless what cancels
-#: is that much larger than the values: the coefficients A are not known outside auto_LiRPA. And the classifier runs in
-#: float32: logits of the architectures here are off by less than 6e-8 times their size.
+#: error of every layer, `gamma_n |A| (|W| |x| + |b|)` (see `rounding`), is ten million times smaller, unless what
+#: cancels is that much larger than the values: the coefficients A are not known outside auto_LiRPA. And the classifier
+#: runs in float32: logits of the architectures here are off by less than 6e-8 times their size.
 SLACK = 5e-6
 
 #: How far, times its size, a neuron's lower bound may exceed its upper one by rounding before both are disbelieved.
