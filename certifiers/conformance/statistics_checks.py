@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.special import ndtr, ndtri
 from scipy.stats import beta, binom
@@ -109,9 +110,9 @@ def calibration_of_counts(subject: Subject) -> int:
         n, alpha = _own(sampler, "n"), _own(sampler, "alpha")
         counts = np.unique(np.linspace(n // 2, n, min(n, 200)).astype(int))
         radii = np.array([certificate(int(k))[1] for k in counts])
-        claimed = np.asarray(ndtr(radii / sampler.sigma))
+        claimed = np.asarray(ndtr(radii / sampler.sigma), dtype=np.float64)
         # Taken a little below the claim, so that the rounding of `ndtr` accuses nobody.
-        tail = binom.sf(counts - 1, n, claimed * (1 - 1e-13))
+        tail: npt.NDArray[np.float64] = np.asarray(binom.sf(counts - 1, n, claimed * (1 - 1e-13)), dtype=np.float64)
         wrong = (radii > 0) & (tail > alpha * (1 + 1e-6))
         if wrong.any():
             at = int(wrong.argmax())

@@ -149,8 +149,8 @@ def relaxed(network: Network, ball: Ball, intermediate: Intermediate = "crown") 
         parts = [relaxed(exact, ball.part(slice(i, i + 1)), intermediate).bounds for i in range(len(ball))]
         sides = {n: zip(*(part[n] for part in parts), strict=True) for n in nonlinear}
         joined = {n: (torch.cat(lows), torch.cat(highs)) for n, (lows, highs) in sides.items()}
-        relaxations = {number: _relaxation(network, number, joined[number]) for number in joined}
-        return Relaxed(network, ball, joined, relaxations, Sizes(network, ball, joined))
+        own = {number: _relaxation(network, number, joined[number]) for number in joined}
+        return Relaxed(network, ball, joined, own, Sizes(network, ball, joined))
     bounds: dict[int, Interval] = {}
     relaxations: dict[int, ReLUBounds | MaxPoolBounds] = {}
     sizes = Sizes(network, ball, bounds)

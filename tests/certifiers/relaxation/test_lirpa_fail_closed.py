@@ -12,7 +12,7 @@ from certifiers.relaxation import LirpaBounds, lirpa
 from tests.certifiers.relaxation.lirpa_under_test import LINF, around, every_method, margins
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e300])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @every_method
 def test_broken_numbers_are_no_bounds(models: Any, method: str, value: float) -> None:
     x = models.images(2, 1)
@@ -101,4 +101,4 @@ def test_balls_are_rounded_outward(models: Any) -> None:
                 off = (torch.Tensor(tensor).double() - (x + shift)).flatten(1)
                 room = tensor.ptb.eps - torch.linalg.vector_norm(off, ord=order, dim=1)
                 assert bool((room >= ball.radius).all())
-            assert torch.Tensor(tensor).dtype == torch.float32
+            assert torch.Tensor(tensor).dtype == torch.float64

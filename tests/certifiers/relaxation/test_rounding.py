@@ -11,6 +11,7 @@ from certifiers.relaxation import rounding
 from certifiers.relaxation.affine import magnitude
 from certifiers.relaxation.backward import relaxed
 from certifiers.relaxation.ball import Ball
+from certifiers.relaxation.lirpa import LirpaBounds
 from certifiers.relaxation.relaxation import BackwardBounds, Bounds, IntervalBounds
 
 WIDE = 784
@@ -74,14 +75,22 @@ def native_crown(ball: Ball) -> Bounds:
     return BackwardBounds(ball, "crown")
 
 
+def lirpa_ibp(ball: Ball) -> Bounds:
+    return LirpaBounds(ball, "ibp")
+
+
+def lirpa_crown(ball: Ball) -> Bounds:
+    return LirpaBounds(ball, "crown")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("bounds", [native_ibp, native_crown, GlobalBounds])
+@pytest.mark.parametrize("bounds", [native_ibp, native_crown, lirpa_ibp, lirpa_crown, GlobalBounds])
 @pytest.mark.parametrize("make", NETWORKS)
 def test_a_bound_at_a_point_lies_below_the_value_by_the_error_of_every_layer(
     make: Callable[[], nn.Sequential], bounds: Callable[[Ball], Bounds], dtype: torch.dtype
 ) -> None:
-    if bounds is GlobalBounds and dtype is torch.float32:
-        pytest.skip("Lipschitz bounds are computed in float64 alone")
+    if bounds in (GlobalBounds, lirpa_ibp, lirpa_crown) and dtype is torch.float32:
+        pytest.skip("computed in float64 alone")
     x = inputs().double()
     (network,) = prepare(make().double().eval(), x).networks  # in float32 the cancelling one is not even reproducible
     ball = Ball.around(x.to(dtype), torch.zeros(1).to(dtype), ThreatModel(Norm.L2))
@@ -95,8 +104,7 @@ def test_a_bound_at_a_point_lies_below_the_value_by_the_error_of_every_layer(
 
 def test_sizes_are_those_of_the_terms_and_hold_the_values() -> None:
     x = inputs().double()
-    (network,) = prepare(convolutional().eval(), x).networks
-    network = network.double()
+    (network,) = prepare(convolutional().double().eval(), x).networks
     ball = Ball.around(x, torch.full((1,), 0.05).double(), ThreatModel(Norm.LINF))
     sizes = relaxed(network, ball).sizes
     points = (ball.lower + (ball.upper - ball.lower) * torch.rand(20, *x.shape[1:]).double()).unbind()
