@@ -1,23 +1,59 @@
 """What certifiers are held against: exact answers, planted counterexamples, attacks."""
 
+from certifiers.conformance import contract_checks, fail_closed_checks, planted_checks, truth_checks
 from certifiers.conformance.enumeration import exact_radii, least_margins
+from certifiers.conformance.examination import Examination, examine
 from certifiers.conformance.falsify import Attack, attack, changed, distance
+from certifiers.conformance.kit import (
+    VERSION,
+    Check,
+    Level,
+    NotApplicable,
+    Result,
+    Status,
+    Subject,
+    Violation,
+    check,
+    checks,
+    named,
+    run,
+)
 from certifiers.conformance.planted import Planted, planted, unanswered
+from certifiers.conformance.references import resolve
 from certifiers.conformance.truth import CancellingPair, Truth, cancelling_pair, enumerated, linear
 
 __all__ = [
+    "VERSION",
     "Attack",
     "CancellingPair",
+    "Check",
+    "Examination",
+    "Level",
+    "NotApplicable",
     "Planted",
+    "Result",
+    "Status",
+    "Subject",
     "Truth",
+    "Violation",
     "attack",
     "cancelling_pair",
     "changed",
+    "check",
+    "checks",
+    "contract_checks",
     "distance",
     "enumerated",
     "exact_radii",
+    "examine",
+    "fail_closed_checks",
     "least_margins",
     "linear",
+    "named",
     "planted",
+    "planted_checks",
+    "resolve",
+    "run",
+    "truth_checks",
     "unanswered",
 ]

@@ -7,6 +7,7 @@ import math
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -140,9 +141,9 @@ class LirpaBounds(Bounds):
         self, networks: Sequence[Network], specification: Float[Tensor, "part rows outputs"], part: list[int]
     ) -> Float[Tensor, "part rows"]:
         """The bounds of some samples as they come."""
-        module, shift = self._graph(networks)
         ask = {"C": specification, "bound_upper": self.method == "ibp"}
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), _float32_by_default():
+            module, shift = self._graph(networks)
             name = "CROWN" if self.method == "alpha-crown" else _NAMES[self.method]
             lower = module.compute_bounds(x=(_bounded_tensor(self.ball, part, shift),), method=name, **ask)[0].detach()
             lower = torch.where(_broken(module, len(part)).to(lower.device)[:, None], torch.nan, lower)
@@ -188,6 +189,17 @@ class LirpaBounds(Bounds):
         example = torch.zeros(1, *networks[0].shapes[0], device=device)
         module = record(Joint(forms).to(device), example, bound_opts=options)
         return module, torch.zeros((), device=device) if shift is None else shift.to(device)
+
+
+@contextmanager
+def _float32_by_default() -> Iterator[None]:
+    """auto_LiRPA makes tensors in the default dtype; the caller's may be another one."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def _parts(ball: Ball, *, apart: bool) -> Iterator[list[int]]:

@@ -1,0 +1,1 @@
+"""L2: planted counterexamples that no gradient finds."""
