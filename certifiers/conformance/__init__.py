@@ -1,6 +1,6 @@
 """What certifiers are held against: exact answers, planted counterexamples, attacks."""
 
-from certifiers.conformance import contract_checks, fail_closed_checks, planted_checks, truth_checks
+from certifiers.conformance import contract_checks, fail_closed_checks, planted_checks, symmetry_checks, truth_checks
 from certifiers.conformance.enumeration import exact_radii, least_margins
 from certifiers.conformance.examination import Examination, examine
 from certifiers.conformance.falsify import Attack, attack, changed, distance
@@ -54,6 +54,7 @@ __all__ = [
     "planted_checks",
     "resolve",
     "run",
+    "symmetry_checks",
     "truth_checks",
     "unanswered",
 ]

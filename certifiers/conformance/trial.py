@@ -85,7 +85,7 @@ class Trial:
             exact = float(truth.radius[image])
             radii = sorted({share * exact for share in shares}) if 0 < exact < 10 else [0.01, 0.1, 0.5]
             found = self.ask(truth, image, radii)
-            self._judge(truth, image, radii, found, slack, complete)
+            self.judge(truth, image, radii, found, slack, complete)
 
     def ask(self, truth: Truth, image: int, radii: Sequence[float] | None) -> Certificates:
         """The answers for one image, under `copies` image ids."""
@@ -118,9 +118,10 @@ class Trial:
             raise NotApplicable(self.reasons[0])
         return self.judged
 
-    def _judge(
+    def judge(
         self, truth: Truth, image: int, radii: Sequence[float], found: Certificates, slack: float, complete: bool
     ) -> None:
+        """Hold an answer against the truth; see `hold`."""
         if bool((found.verdict == int(Verdict.UNSUPPORTED)).any()):
             self.reasons.append(f"unsupported: {found.reason[0]}")
             return
