@@ -19,6 +19,7 @@ from certifiers.conformance.kit import (
     run,
 )
 from certifiers.conformance.planted import Planted, planted, unanswered
+from certifiers.conformance.pytest_suite import suite
 from certifiers.conformance.references import resolve
 from certifiers.conformance.truth import CancellingPair, Truth, cancelling_pair, enumerated, linear
 
@@ -54,6 +55,7 @@ __all__ = [
     "planted_checks",
     "resolve",
     "run",
+    "suite",
     "symmetry_checks",
     "truth_checks",
     "unanswered",

@@ -16,8 +16,8 @@ def distance_to_polytope(
     """The l2 distance from a point to `{x : matrix x <= limit}`, infinite if that is empty; exact up to about 1e-9.
 
     Least distance programming (Lawson & Hanson, Solving Least Squares Problems, 1974, chapter 23, section 4): with
-    `G u >= h` for `u = x - point`, solve `min ||E y - f||` over `y >= 0`, where `E = [G, h]^T` and `f = (0, ..., 0, 1)`;
-    from the residual `r = E y - f`, `u = -r_u / r_last`.
+    `G u >= h` for `u = x - point`, solve `min ||E y - f||` over `y >= 0`, where `E = [G, h]^T` and
+    `f = (0, ..., 0, 1)`; from the residual `r = E y - f`, `u = -r_u / r_last`.
     """
     gap = matrix @ point - limit
     if not (gap > 0).any():

@@ -166,7 +166,7 @@ def _compare(base: Truth, other: Truth, before: Certificates, after: Certificate
     ratio = first.clamp(min=least / STEP) / second.clamp(min=least / STEP)
     if bool(((ratio > STEP * 1.01) | (ratio < 1 / (STEP * 1.01))).any()):
         raise Violation(
-            f"{other.name}, {base.threat.norm}: certified are {second.tolist()}, and {first.tolist()} before the change",
+            f"{other.name}, {base.threat.norm}: certified are {second.tolist()}, and without that {first.tolist()}",
             f"x = {other.x.tolist()}\n{base.classifier}\n{other.classifier}",
         )
 
@@ -194,7 +194,7 @@ def implied(norm: Norm, other: Norm, dimensions: int) -> float:
 
 @check("norms-agree", Level.L1)
 def norms_agree(subject: Subject) -> int:
-    """A radius r in l2 says r / sqrt(d) in linf, and so on: what one norm certifies is true in all, and none refutes it."""
+    """A radius r in l2 says r / sqrt(d) in linf, and so on: what one norm certifies is true in all and refuted in none."""
     trial = Trial(subject)
     judged = 0
     for norm in trial.norms():

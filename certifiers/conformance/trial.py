@@ -127,9 +127,9 @@ class Trial:
             return
         certifier = self.subject.certifier
         exact, answer = float(truth.radius[image]), int(truth.prediction[image])
-        wrong = found.certified & ((found.radius > exact * (1 + slack)) | (found.prediction != answer))
-        if exact == 0:
-            wrong = found.certified
+        # Without slack a certificate must not even reach the truth, where there is a tie.
+        beyond = found.radius > exact * (1 + slack) if slack else found.radius >= exact
+        wrong = found.certified & (beyond | (found.prediction != answer))
         self.judged += len(found)
         self.certified += int(found.certified.sum())
         first = int(wrong.nonzero()[0, 0]) if bool(wrong.any()) else 0

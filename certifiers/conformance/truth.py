@@ -25,8 +25,8 @@ class Truth:
 
     Attributes:
         name: which family it is of, and which of that.
-        classifier: in float64.
-        x: the images, in float64.
+        classifier: in float64, or of numbers that float32 computes exactly.
+        x: the images, in the same precision.
         threat: the norm of the distances.
         prediction: the answers at x.
         radius: the distances; infinite where no input has another answer.
@@ -34,7 +34,7 @@ class Truth:
 
     name: str
     classifier: nn.Module
-    x: Float64[Tensor, "batch *shape"]
+    x: Float[Tensor, "batch *shape"]
     threat: ThreatModel
     prediction: Int64[Tensor, "batch"]
     radius: Float64[Tensor, "batch"]
