@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from certifiers.certificate import Norm, ThreatModel
 from certifiers.conformance.truth import Truth, linear_layer
-from ensembles.aggregation import Aggregation
+from ensembles.aggregation import Aggregation, MaxMargin
 from ensembles.ensemble import Ensemble
 
 INPUTS = 8
@@ -40,7 +40,7 @@ def corner(
     Args:
         generator: of the image, the corner and the distance.
         threat: the norm.
-        where: a network alone; one member of two; both; or `sum`: one member always answers 1 and the other 0, and each
+        where: a network alone; one member of two, or of three where the largest gap decides; both; or `sum`: one member always answers 1 and the other 0, and each
             gives in by less than half a margin, so that only the ensemble's answer changes.
         aggregation: of the two members, of logits.
         place: where the corner of radius rho lies: inside the box, at one of its corners, or outside, where no input of
@@ -110,7 +110,7 @@ def needle(
     if where == "alone":
         classifier, depth = network(1.0, 0.5), 0.5
     elif where == "one":
-        members = [network(2.0, 0.5), network(0.0, 0.5)]
+        members = [network(2.0, 0.5)] + [network(0.0, 0.5) for _ in range(_others(aggregation))]
         classifier, depth = Ensemble(_shuffled(members, generator), aggregation), 0.5
     elif where == "all":
         classifier, depth = Ensemble([network(1.0, 0.5), network(1.0, 0.5)], aggregation), 0.5
@@ -145,8 +145,8 @@ def _placed(
     if where == "alone":
         return network(bump(rho - 1 / 64, None), 0.5).eval()
     if where == "one":
-        # b must outweigh both margins: of the sum, and of the larger gap.
-        members = [network(bump(rho - 1 / 32, None), 0.5), network(silent, 0.5)]
+        # b must outweigh two margins, its own and another's: in the sum of two, or as the largest gap of three.
+        members = [network(bump(rho - 1 / 32, None), 0.5)] + [network(silent, 0.5) for _ in range(_others(aggregation))]
     elif where == "all":
         members = [network(bump(rho - 1 / 64, None), 0.5) for _ in range(2)]
     else:
@@ -154,6 +154,11 @@ def _placed(
         unit = bump(rho - 3 / 512, 0.25)
         members = [network(unit, -1.0), network(unit, 1.375)]
     return Ensemble(_shuffled(members, generator), aggregation).eval()
+
+
+def _others(aggregation: Aggregation | None) -> int:
+    """How many members know nothing of the counterexample; of three, the average and the largest gap differ."""
+    return 2 if isinstance(aggregation, MaxMargin) else 1
 
 
 def _shuffled(members: list[nn.Module], generator: torch.Generator) -> list[nn.Module]:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +12,18 @@ from torch import Tensor
 
 from certifiers.certificate import Certificates, Guarantee, Norm, ThreatModel, Verdict
 from certifiers.conformance.kit import Level, NotApplicable, Subject, Violation, check
-from certifiers.conformance.probes import RADII, Probe, answered, ask, ids_of, near_boundary, norms_of, probes
+from certifiers.conformance.probes import (
+    FINE_RADII,
+    RADII,
+    Inert,
+    Probe,
+    answered,
+    ask,
+    ids_of,
+    near_boundary,
+    norms_of,
+    probes,
+)
 from certifiers.conformance.surroundings import surroundings
 
 
@@ -97,14 +110,15 @@ def the_same_seed_gives_the_same_bits(subject: Subject) -> int:
 def batch_and_order_do_not_matter(subject: Subject) -> int:
     """An image's answer does not depend on the images beside it, nor on their order: its id keys its randomness."""
     judged = 0
-    for probe, threat, whole in answered(subject):
+    fine = partial(ask, subject, radii=FINE_RADII)
+    for probe, threat, whole in answered(subject, fine):
         ids = ids_of(len(probe.x))
-        for rows in [[3, 1, 0, 2], [2]] if subject.quick else [[3, 1, 0, 2], [2], [0, 1, 3]]:
+        for rows in [[1, 3, 0, 2], [2]] if subject.quick else [[1, 3, 0, 2], [2], [0, 1, 3]]:
             part = subject.certifier.certify(
                 probe.classifier,
                 probe.x[rows],
                 threat,
-                radii=RADII,
+                radii=FINE_RADII,
                 seed=subject.seed,
                 image_ids=[ids[row] for row in rows],
             )
@@ -217,10 +231,17 @@ def _well_formed(found: Certificates, count: int, guarantee: Guarantee, where: s
 
 
 def _watched(subject: Subject, probe: Probe, threat: ThreatModel) -> Certificates:
+    """The answer, and a violation where anything around it changed that asking alone does not change."""
     before = surroundings(probe.classifier, probe.x)
     found = ask(subject, probe, threat)
     after = surroundings(probe.classifier, probe.x)
-    if changed := [name for name in before if before[name] != after.get(name)]:
+    changed = [name for name in before if before[name] != after[name]]
+    if changed:
+        # Whoever checks types while it runs, as our own tests do, may draw from a global generator.
+        ask(replace(subject, certifier=Inert()), probe, threat)
+        inert = surroundings(probe.classifier, probe.x)
+        changed = [name for name in changed if inert[name] == after[name]]
+    if changed:
         raise Violation(f"{probe.name}, {threat.norm}: certifying changes {', '.join(changed)}")
     return found
 

@@ -20,7 +20,7 @@ _RADII = (1e-6, 1e-3, 0.1)
 def what_has_no_answer_is_not_certified(subject: Subject) -> int:
     """Scores that are NaN, infinite or tied are never certified; refusals and errors are both answers."""
     judged = 0
-    for norm in norms_of(subject):
+    for norm in norms_of(subject, "no-answer"):
         for name, classifier, x, tied in unanswering():
             # A tie under noise is an answer: votes for the lowest class.
             if not (tied and subject.certifier.guarantee is Guarantee.PROBABILISTIC):
@@ -32,7 +32,7 @@ def what_has_no_answer_is_not_certified(subject: Subject) -> int:
 def what_overflows_is_not_certified(subject: Subject) -> int:
     """Networks whose scores overflow wherever the input moves are never certified."""
     judged = 0
-    for norm in norms_of(subject):
+    for norm in norms_of(subject, "overflow"):
         for name, classifier, x in overflowing():
             judged += _refused(subject, f"{name} in {x.dtype}", classifier, x, ThreatModel(norm))
     return judged
@@ -42,7 +42,7 @@ def what_overflows_is_not_certified(subject: Subject) -> int:
 def what_is_interrupted_is_not_certified(subject: Subject) -> int:
     """A classifier that raises in the middle, out of time, unsupported or broken, is not certified."""
     judged, clean = 0, 1 if subject.certifier.guarantee is Guarantee.DETERMINISTIC else 0
-    for norm in norms_of(subject):
+    for norm in norms_of(subject, "interrupted"):
         for error in (TimeoutError, Unsupported, RuntimeError, ValueError, FloatingPointError, MemoryError):
             for answers in (0, 1, 2):
                 classifier = Interrupting(clean + answers, error).eval()
@@ -60,7 +60,7 @@ def what_is_out_of_time_is_not_certified(subject: Subject) -> int:
     fields = {field.name for field in dataclasses.fields(certifier)}
     hurried = dataclasses.replace(certifier, time_limit=1e-9) if "time_limit" in fields else certifier
     judged = 0
-    for norm in norms_of(subject):
+    for norm in norms_of(subject, "out-of-time"):
         trial = Trial(dataclasses.replace(subject, certifier=hurried))
         for family in ("two-classes", "hidden-direction"):
             truth = FAMILIES[family](subject.generator("out of time", norm), ThreatModel(norm), batch=1)

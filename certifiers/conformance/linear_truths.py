@@ -81,17 +81,17 @@ def normalized(generator: torch.Generator, threat: ThreatModel, batch: int = 3) 
 
 
 def batch_norm(generator: torch.Generator, threat: ThreatModel, batch: int = 3) -> Truth:
-    """Batch norm in train mode, whose running statistics are far from those of any batch."""
+    """Batch norm in train mode; the statistics of any batch of the images are far larger than the running ones."""
     first = _random_layer(INPUTS, 6, generator)
-    layer = nn.BatchNorm1d(6).double()
+    layer = nn.BatchNorm1d(6, eps=1e-12).double().eval()
+    assert layer.running_mean is not None  # noqa: S101
+    assert layer.running_var is not None  # noqa: S101
     with torch.no_grad():
-        layer.weight.copy_(0.5 + torch.rand(6, generator=generator))
+        layer.weight.copy_(1e-3 * (0.5 + torch.rand(6, generator=generator)))
         layer.bias.copy_(torch.randn(6, generator=generator))
-        assert layer.running_mean is not None  # noqa: S101
-        assert layer.running_var is not None  # noqa: S101
-        layer.running_mean.copy_(torch.randn(6, generator=generator))
-        layer.running_var.copy_(0.05 + torch.rand(6, generator=generator))
-    found = _centred("batch norm", [nn.Flatten(), first, layer.eval()], 6, 4, generator, threat, batch)
+        layer.running_mean.copy_(first(torch.full((1, INPUTS), 0.5, dtype=torch.float64))[0])
+        layer.running_var.copy_(1e-6 * (1 + torch.rand(6, generator=generator)))
+    found = _centred("batch norm", [nn.Flatten(), first, layer], 6, 4, generator, threat, batch)
     found.classifier.train()
     return found
 
@@ -125,6 +125,14 @@ def hidden_direction(generator: torch.Generator, threat: ThreatModel, batch: int
     head = linear_layer(last, torch.tensor([0.0, -0.05], dtype=torch.float64) - last @ center)
     x = 0.5 + 1e-3 * torch.randn(batch, *SHAPE, generator=generator, dtype=torch.float64)
     return affine_truth("a hidden direction", nn.Sequential(*body, head).eval(), x, threat)
+
+
+def repeated_layer(generator: torch.Generator, threat: ThreatModel, batch: int = 3) -> Truth:
+    """One layer that occurs twice, twice a permutation: who counts it once has twice the radius."""
+    permutation = torch.eye(INPUTS, dtype=torch.float64)[torch.randperm(INPUTS, generator=generator)]
+    layer = linear_layer(2 * permutation, torch.ones(INPUTS, dtype=torch.float64))
+    layers = [nn.Flatten(), layer, nn.ReLU(), layer, nn.ReLU()]
+    return _centred("a layer that occurs twice", layers, INPUTS, 2, generator, threat, batch)
 
 
 def large_biases(generator: torch.Generator, threat: ThreatModel, batch: int = 3) -> Truth:
@@ -178,8 +186,11 @@ FAMILIES: dict[str, Callable[..., Truth]] = {
     "batch-norm": batch_norm,
     "dropout": dropout,
     "hidden-direction": hidden_direction,
+    "repeated-layer": repeated_layer,
     "large-biases": large_biases,
     "convolution": convolution,
 }
 #: Families that are a half-space everywhere: noise that is the same in all directions leaves its boundary where it is.
 HALF_SPACES = frozenset({"two-classes"})
+#: Families whose images are asked for together.
+IN_A_BATCH = frozenset({"batch-norm"})

@@ -21,6 +21,7 @@ _SLACK = 0.0
 
 
 def _ambush(
+    name: str,
     build: Callable[[torch.Generator, Norm, Aggregation | None], Truth],
     kinds: tuple[Aggregation | None, ...],
     *,
@@ -28,7 +29,7 @@ def _ambush(
 ) -> Callable[[Subject], int]:
     def holds(subject: Subject) -> int:
         trial = Trial(subject)
-        for norm in trial.norms():
+        for norm in trial.norms(*([name] if name else [])):
             for turn in range(1 if subject.quick else 2):
                 for kind in kinds:
                     truth = build(subject.generator("ambush", norm, turn), norm, kind)
@@ -45,7 +46,8 @@ def _corners(where: Where, place: Place, kinds: tuple[Aggregation | None, ...]) 
         return corner(generator, ThreatModel(norm), where, kind, place)
 
     # Everywhere, also out of the box, these are two half-spaces: noise leaves their boundary where it is.
-    holds = _ambush(build, kinds, smoothed=place != "outside")
+    name = "" if (where, place) == ("alone", "inside") else f"corner {where} {place}"
+    holds = _ambush(name, build, kinds, smoothed=place != "outside")
     says = {"alone": "a network", "one": "one member", "all": "all members", "sum": "the sum of the members alone"}
     ends = {
         "inside": "beyond which the certificate must end",
@@ -58,7 +60,10 @@ def _corners(where: Where, place: Place, kinds: tuple[Aggregation | None, ...]) 
 
 def _needles(where: Where, kinds: tuple[Aggregation | None, ...]) -> Callable[[Subject], int]:
     holds = _ambush(
-        lambda generator, norm, kind: needle(generator, ThreatModel(norm), where, kind), kinds, smoothed=False
+        f"needle {where}",
+        lambda generator, norm, kind: needle(generator, ThreatModel(norm), where, kind),
+        kinds,
+        smoothed=False,
     )
     says = {"alone": "a network", "one": "one member", "all": "all members", "sum": "the sum of the members alone"}
     holds.__doc__ = f"A needle at a random point, where the answer of {says[where]} changes, ends the certificate."
@@ -80,7 +85,7 @@ check("needle-in-the-sum", Level.L2)(_needles("sum", AGGREGATIONS))
 def _planted(family: str) -> Callable[[Subject], int]:
     def holds(subject: Subject) -> int:
         trial = Trial(subject)
-        for norm in trial.norms():
+        for norm in trial.norms("planted", family):
             case = FAMILIES[family](ThreatModel(norm))
             truth = Truth(
                 f"planted {family}",

@@ -2,22 +2,27 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from certifiers.certificate import Certificates, Norm, ThreatModel, Verdict
+from certifiers.certifier import RadiusCertifier
 from certifiers.conformance.kit import NotApplicable, Subject
 from certifiers.conformance.truth import linear_layer
+from certifiers.randomness import KeyedRandomness
 from ensembles.aggregation import MaxMargin, WeightedAverage
 from ensembles.ensemble import Ensemble
+from ensembles.seeds import derive_seed
 
 #: Of the images: channels, height, width.
 SHAPE = (1, 2, 2)
 #: The radii that are asked for.
 RADII = (0.001, 0.01, 0.1)
+#: The same where small differences matter.
+FINE_RADII = tuple(0.001 * 1.5**power for power in range(15))
 INPUTS, CLASSES = 4, 3
 
 
@@ -34,6 +39,19 @@ class Probe:
     name: str
     classifier: nn.Module
     x: Float32[Tensor, "batch *shape"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inert(RadiusCertifier):
+    """Certifies nothing and touches nothing: what asking alone does."""
+
+    norms: ClassVar[frozenset[Norm]] = frozenset(Norm)
+
+    def radii(
+        self, classifier: nn.Module, x: Float[Tensor, "batch *shape"], threat: ThreatModel, rng: KeyedRandomness
+    ) -> Float[Tensor, "batch"]:
+        """Zeros."""
+        return torch.zeros(len(x))
 
 
 class Answer(NamedTuple):
@@ -74,10 +92,12 @@ def near_boundary() -> Probe:
     return Probe("near a boundary", classifier.train(), torch.full((1, *SHAPE), 0.5))
 
 
-def norms_of(subject: Subject) -> list[Norm]:
-    """The norms that it declares; one of them, by the seed, where it must be quick."""
+def norms_of(subject: Subject, *turn: str) -> list[Norm]:
+    """The norms that it declares; where it must be quick, one of them: whose turn it is in the check of these words."""
     declared = sorted(subject.certifier.norms)
-    return [declared[subject.seed % len(declared)]] if subject.quick and declared else declared
+    if not (declared and subject.quick):
+        return declared
+    return [declared[derive_seed(subject.seed, "turn", *turn) % len(declared)]]
 
 
 def answered(
@@ -115,14 +135,14 @@ def ids_of(count: int) -> list[int]:
     return [11 + 7 * row for row in range(count)]
 
 
-def ask(subject: Subject, probe: Probe, threat: ThreatModel, seed: int | None = None) -> Certificates:
+def ask(subject: Subject, probe: Probe, threat: ThreatModel, radii: tuple[float, ...] = RADII) -> Certificates:
     """The answers to the ordinary question."""
     return subject.certifier.certify(
         probe.classifier,
         probe.x,
         threat,
-        radii=RADII,
-        seed=subject.seed if seed is None else seed,
+        radii=radii,
+        seed=subject.seed,
         image_ids=ids_of(len(probe.x)),
     )
 

@@ -130,7 +130,7 @@ def _symmetry(
             raise NotApplicable("its noise is not permuted with the pixels")
         trial = Trial(subject)
         compared = 0
-        for norm in norms_of(subject):
+        for norm in norms_of(subject, change.__name__):
             for base in bases(subject, norm):
                 other = change(base, subject.generator("symmetry"))
                 before, after = _asked(trial, base), _asked(trial, other)
@@ -150,7 +150,7 @@ def _asked(trial: Trial, truth: Truth) -> Certificates | None:
     """The answer, held against the truth where it is that of the target; None: unsupported."""
     exact = float(truth.radius[0])
     radii = sorted(share * exact for share in _SHARES) if 0 < exact < math.inf else [0.01, 0.1]
-    found = trial.ask(truth, 0, radii)
+    (found,) = trial.ask(truth, [0], radii)
     if bool((found.verdict == int(Verdict.UNSUPPORTED)).any()):
         trial.reasons.append(f"unsupported: {found.reason[0]}")
         return None
@@ -194,10 +194,10 @@ def implied(norm: Norm, other: Norm, dimensions: int) -> float:
 
 @check("norms-agree", Level.L1)
 def norms_agree(subject: Subject) -> int:
-    """A radius r in l2 says r / sqrt(d) in linf, and so on: what one norm certifies is true in all and refuted in none."""
+    """A radius r in l2 says r / sqrt(d) in linf, and so on: what one norm certifies is true in all, refuted in none."""
     trial = Trial(subject)
     judged = 0
-    for norm in trial.norms():
+    for norm in trial.norms("agree"):
         truths = zip(*[_bases(subject, each) for each in Norm], strict=True)
         for kinds in truths:
             by_norm = {truth.threat.norm: truth for truth in kinds}
@@ -218,7 +218,7 @@ def norms_agree(subject: Subject) -> int:
                     )
                 judged += 1
                 if other in subject.certifier.norms and other is not norm:
-                    answer = trial.ask(truth, 0, [0.99 * radius])
+                    (answer,) = trial.ask(truth, [0], [0.99 * radius])
                     if bool((answer.verdict == int(Verdict.FALSIFIED)).any()):
                         raise Violation(f"{own.name}: certified {radius!r} in {norm}, and falsified in {other}")
     return judged or trial.finish()

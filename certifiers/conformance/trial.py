@@ -1,13 +1,14 @@
 """One check's questions to a certifier, and the judgement of its answers against known truth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scipy.stats import binom
 from torch import Tensor
 
 from certifiers.certificate import Certificates, Guarantee, Norm, Verdict
 from certifiers.conformance.kit import NotApplicable, Subject, Violation
+from certifiers.conformance.probes import norms_of
 from certifiers.conformance.truth import Truth
 from certifiers.smoothing.neyman_pearson import Smoothed
 
@@ -17,7 +18,7 @@ SHARES = (0.25, 0.5, 0.9, 0.99, 1.0, 1.01, 1.25, 2.0)
 COMPLETE = 0.98
 #: Beyond a true radius by this is a violation; a Truth may be known less well.
 SLACK = 1e-9
-#: The probability that a correct certifier fails one check by chance. Fewer than 50 checks count violations so.
+#: The probability that a correct certifier fails one check by chance. Fewer than 100 checks count so: 1e-6 in all.
 FALSE_ALARM = 1e-8
 
 
@@ -43,9 +44,13 @@ class Trial:
     _worst: str = ""
     _alpha: float = 0.0
 
-    def norms(self) -> list[Norm]:
-        """Those that the certifier declares."""
-        return sorted(self.subject.certifier.norms)
+    def norms(self, *turn: str) -> list[Norm]:
+        """Those that the certifier declares; where it must be quick, one of them: whose turn it is in this check.
+
+        Args:
+            turn: words that name the check; without them all norms.
+        """
+        return norms_of(self.subject, *turn) if turn else sorted(self.subject.certifier.norms)
 
     def copies(self) -> int:
         """Under how many image ids a question is put."""
@@ -61,8 +66,10 @@ class Trial:
         smoothed: bool = False,
         slack: float = SLACK,
         complete: bool = True,
+        together: bool = False,
+        radii: Sequence[float] = (0.01, 0.1, 0.5),
     ) -> None:
-        """Ask for the radii of a truth's images, and hold the answers against it; images one by one.
+        """Ask for the radii of a truth's images, and hold the answers against it.
 
         Args:
             truth: what is true of the classifier.
@@ -70,6 +77,8 @@ class Trial:
             smoothed: whether it is true of the classifier smoothed by Gaussian noise, too.
             slack: how far, relatively, the true radius may be off.
             complete: whether a complete certifier must come near to the truth.
+            together: all images of the truth in one batch, and not one by one.
+            radii: what is asked where the true radius is infinite.
 
         Raises:
             Violation: a certificate is false, a refutation is false, or a complete certifier gave away too much.
@@ -81,24 +90,26 @@ class Trial:
         if target is not truth.classifier and not (smoothed and isinstance(target, Smoothed)):
             self.reasons.append(f"what is known is not true of its target, {type(target).__name__}")
             return
-        for image in range(len(truth.x)):
-            exact = float(truth.radius[image])
-            radii = sorted({share * exact for share in shares}) if 0 < exact < 10 else [0.01, 0.1, 0.5]
-            found = self.ask(truth, image, radii)
-            self.judge(truth, image, radii, found, slack, complete)
+        for images in [list(range(len(truth.x)))] if together else [[image] for image in range(len(truth.x))]:
+            exact = [float(truth.radius[image]) for image in images]
+            asked = {share * own for share in shares for own in exact if 0 < own < 10}
+            wanted = sorted(asked) or list(radii)
+            for image, found in zip(images, self.ask(truth, images, wanted), strict=True):
+                self.judge(truth, image, wanted, found, slack, complete)
 
-    def ask(self, truth: Truth, image: int, radii: Sequence[float] | None) -> Certificates:
-        """The answers for one image, under `copies` image ids."""
-        x = truth.x[image : image + 1]
+    def ask(self, truth: Truth, images: Sequence[int], radii: Sequence[float] | None) -> list[Certificates]:
+        """The answers for some images of one batch, each under `copies` image ids."""
         copies = self.copies()
-        return self.subject.certifier.certify(
+        x = truth.x[list(images)].repeat_interleave(copies, dim=0)
+        found = self.subject.certifier.certify(
             truth.classifier,
-            x.expand(copies, *x.shape[1:]).clone(),
+            x,
             truth.threat,
             radii=radii,
             seed=self.subject.seed,
-            image_ids=[1000 * image + copy for copy in range(copies)],
+            image_ids=[1000 * image + copy for image in images for copy in range(copies)],
         )
+        return [_rows(found, slice(first, first + copies)) for first in range(0, len(x), copies)]
 
     def finish(self) -> int:
         """How many answers were judged.
@@ -150,6 +161,19 @@ class Trial:
         if certifier.complete and complete and within and least < COMPLETE * max(within):
             claim = f"a complete certifier proved {least!r}"
             raise Violation(f"{where}: {claim} of the {max(within)!r} that is true", counterexample)
+
+
+def _rows(found: Certificates, rows: slice) -> Certificates:
+    """What is judged of some rows."""
+    return replace(
+        found,
+        prediction=found.prediction[rows],
+        radius=found.radius[rows],
+        verdict=found.verdict[rows],
+        failure_probability=found.failure_probability[rows],
+        reason=found.reason[rows],
+        evidence={},
+    )
 
 
 def allowed(certificates: int, alpha: float) -> int:

@@ -179,7 +179,7 @@ class NotAnyNegative(Intervals):
 
 @dataclass(frozen=True, kw_only=True)
 class SignError(Intervals):
-    """`W d` for `|W| d`."""
+    """Widths are multiplied by the weights, and not by their absolute values."""
 
     def absolute(self, weight: Tensor) -> Tensor:
         return weight
@@ -396,7 +396,7 @@ class LayerNorms(RadiusCertifier):
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L2})
 
     def radii(self, classifier: nn.Module, x: Tensor, threat: ThreatModel, rng: KeyedRandomness) -> Any:
-        layers = [layer for layer in layers_of(classifier) if isinstance(layer, nn.Linear)]
+        layers = self.counted([layer for layer in layers_of(classifier) if isinstance(layer, nn.Linear)])
         if any(isinstance(layer, (Normalize, nn.BatchNorm1d)) for layer in layers_of(classifier)):
             raise Unsupported("normalisation is not known here; use lipschitz")
         scores = deepcopy(classifier).double()(x.double())
@@ -410,6 +410,9 @@ class LayerNorms(RadiusCertifier):
         radii = (gaps / (constant * (1 + 1e-12))).scatter(1, prediction[:, None], torch.inf)
         limit = threat.box_diameter(x[0].numel())
         return self.reported(radii.amin(1).clamp(max=limit))
+
+    def counted(self, layers: list[nn.Linear]) -> list[nn.Linear]:
+        return layers
 
     def spectral_norm(self, weight: Tensor) -> Tensor:
         return torch.linalg.matrix_norm(weight, ord=2)
@@ -430,6 +433,14 @@ class PowerIteration(LayerNorms):
             v = weight.T @ (weight @ v)
             v = v / v.norm()
         return (weight @ v).norm()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedLayerOnce(LayerNorms):
+    """Counts a layer that occurs twice once."""
+
+    def counted(self, layers: list[nn.Linear]) -> list[nn.Linear]:
+        return list(dict.fromkeys(layers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -479,9 +490,9 @@ CAUGHT_BY: dict[type[Any], str] = {
     TimeoutIsCertified: "interrupted",
     StaleBounds: "linear-two-classes",
     FirstSureMember: "corner-in-one-member",
-    MaxMarginIsAverage: "enumerated-max-margin",
+    MaxMarginIsAverage: "corner-in-one-member",
     NoMemberChanges: "corner-in-the-sum",
-    FailureIsFalsified: "enumerated-network",
+    FailureIsFalsified: "known-robust",
     BestOfTheBatch: "batches",
     GlobalRandomness: "same-seed",
     ForgottenHook: "undisturbed",
@@ -489,6 +500,7 @@ CAUGHT_BY: dict[type[Any], str] = {
     AttackIsProof: "needle",
     SamplingIsProof: "corner",
     PowerIteration: "linear-hidden-direction",
+    RepeatedLayerOnce: "linear-repeated-layer",
     AnyNorm: "linear-two-classes",
     TwoInOne: "batches",
     GradientAtTheImage: "corner",

@@ -83,7 +83,7 @@ def test_the_needle_is_at_its_radius(where: Any, kind: Any, norm: Norm) -> None:
     before = away.clone()
     before[first] -= (reach + 2**-10) * away[first].sign()
     assert wrong(truth, truth.x + before).tolist() == [False]
-    # Of points that many times nearer to the needle's middle than the image, those beyond the radius are all that count.
+    # Nothing about the needle that is nearer to the image than the radius.
     spread = point + 0.02 * (2 * torch.rand(20_000, INPUTS, generator=generator(4)) - 1)
     inside = spread[torch.linalg.vector_norm(spread - truth.x, ord=ORDER[norm], dim=1) < float(truth.radius)]
     assert len(inside) > 0

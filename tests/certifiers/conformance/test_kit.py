@@ -69,7 +69,7 @@ def test_names_of_checks_are_their_own() -> None:
     assert len({each.name for each in every}) == len(every) > 40
     assert [each.level for each in every] == sorted(each.level for each in every)
     assert {each.level for each in conformance.checks(Level.L1)} == {Level.L0, Level.L1}
-    assert all(each.summary.endswith(".") or each.summary for each in every)
+    assert all(each.summary for each in every)
     with pytest.raises(KeyError, match=r"Unknown check 'coner'. Did you mean 'corner'\?"):
         conformance.named("coner")
     with pytest.raises(ValueError, match="Two checks are named 'corner'"):
@@ -209,7 +209,7 @@ def test_a_certifier_is_written_so_that_it_is_made_again(certifier: Any, expecte
 def test_references_that_name_no_certifier() -> None:
     with pytest.raises(ValueError, match=r"must name a class derived from Certifier as module:Class, got nothing"):
         conformance.resolve("certifiers:NoSuchClass")
-    with pytest.raises(ValueError, match=r"got <class 'certifiers\.certificate\.Norm'>"):
+    with pytest.raises(ValueError, match="got <enum 'Norm'>"):
         conformance.resolve("certifiers:Norm")
     with pytest.raises(LookupError, match="Did you mean 'crown'"):
         conformance.resolve("corwn")
@@ -225,8 +225,7 @@ def test_a_false_alarm_of_a_probabilistic_certifier_is_as_rare_as_is_said() -> N
         most = allowed(certificates, alpha)
         assert binom.sf(most, certificates, alpha) <= FALSE_ALARM < binom.sf(most - 1, certificates, alpha)
         assert most < certificates / 2
-    counting = [each for each in conformance.checks(Level.L2)]
-    assert len(counting) * FALSE_ALARM < 1e-6
+    assert len(conformance.checks(Level.L2)) * FALSE_ALARM < 1e-6
 
 
 # ---- pytest
