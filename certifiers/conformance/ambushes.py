@@ -40,8 +40,9 @@ def corner(
     Args:
         generator: of the image, the corner and the distance.
         threat: the norm.
-        where: a network alone; one member of two, or of three where the largest gap decides; both; or `sum`: one member always answers 1 and the other 0, and each
-            gives in by less than half a margin, so that only the ensemble's answer changes.
+        where: a network alone; one member of two, or of three where the largest gap decides; all of two; or `sum`: one
+            member always answers 1 and the other 0, and each gives in by less than half a margin, so that only the
+            ensemble's answer changes.
         aggregation: of the two members, of logits.
         place: where the corner of radius rho lies: inside the box, at one of its corners, or outside, where no input of
             the box is answered otherwise.

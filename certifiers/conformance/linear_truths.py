@@ -118,7 +118,10 @@ def hidden_direction(generator: torch.Generator, threat: ThreatModel, batch: int
     first = rotations[1] @ torch.diag(scale) @ rotations[0].T
     second = rotations[2] @ torch.diag(scale) @ rotations[1].T
     # Biases so large that all ReLUs are active on the box: the smallest input of one is at least 1.
-    layers = [linear_layer(layer, 1 + (INPUTS + 3) * layer.abs().sum(1)) for layer in (first, second)]
+    largest, layers = torch.ones(INPUTS, dtype=torch.float64), []
+    for weight in (first, second):
+        layers.append(linear_layer(weight, 1 + weight.abs() @ largest))
+        largest = 1 + 2 * weight.abs() @ largest
     last = torch.stack([torch.zeros(INPUTS, dtype=torch.float64), rotations[2][:, 0]])
     body = nn.Sequential(nn.Flatten(), layers[0], nn.ReLU(), layers[1], nn.ReLU())
     center = body(torch.full((1, *SHAPE), 0.5, dtype=torch.float64))[0].detach()

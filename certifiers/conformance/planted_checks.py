@@ -8,7 +8,7 @@ from certifiers.certificate import Norm, ThreatModel
 from certifiers.conformance.ambushes import Place, Where, corner, needle
 from certifiers.conformance.kit import Level, Subject, check
 from certifiers.conformance.planted import FAMILIES
-from certifiers.conformance.trial import SHARES, Trial
+from certifiers.conformance.trial import SHARES, SLACK, Trial
 from certifiers.conformance.truth import Truth
 from ensembles.aggregation import Aggregation, MaxMargin, WeightedAverage
 
@@ -16,8 +16,8 @@ from ensembles.aggregation import Aggregation, MaxMargin, WeightedAverage
 AGGREGATIONS: tuple[Aggregation, ...] = (WeightedAverage(of="logit"), MaxMargin(of="logit"))
 #: One radius just beyond the truth, asked alone: a search over several may stop before it.
 BEYOND = (1.01,)
-#: Certificates reach a true radius by rounding only, which the planted numbers do not need.
-_SLACK = 0.0
+#: Nothing is rounded in the planted numbers: a certificate must not even reach the radius, where there is a tie.
+_NONE = 0.0
 
 
 def _ambush(
@@ -33,9 +33,11 @@ def _ambush(
             for turn in range(1 if subject.quick else 2):
                 for kind in kinds:
                     truth = build(subject.generator("ambush", norm, turn), norm, kind)
-                    trial.hold(truth, SHARES, smoothed=smoothed, slack=_SLACK)
+                    # Of equal gaps the first member's counts: exactly at the radius either answer may be right.
+                    slack = SLACK if isinstance(kind, MaxMargin) else _NONE
+                    trial.hold(truth, SHARES, smoothed=smoothed, slack=slack)
                     if subject.certifier.uses_radii and not subject.quick:
-                        trial.hold(truth, BEYOND, smoothed=smoothed, slack=_SLACK)
+                        trial.hold(truth, BEYOND, smoothed=smoothed, slack=slack)
         return trial.finish()
 
     return holds
@@ -95,7 +97,7 @@ def _planted(family: str) -> Callable[[Subject], int]:
                 torch.zeros(1, dtype=torch.int64),
                 torch.tensor([case.safe], dtype=torch.float64),
             )
-            trial.hold(truth, smoothed=family in ("halfspace", "dropout"), slack=_SLACK)
+            trial.hold(truth, smoothed=family in ("halfspace", "dropout"), slack=_NONE)
         return trial.finish()
 
     holds.__doc__ = (FAMILIES[family].__doc__ or "").strip().partition("\n")[0]
