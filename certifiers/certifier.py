@@ -2,8 +2,9 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, final
 
 import torch
@@ -30,6 +31,12 @@ class Certifier(Parameters, ABC):
         norms: the norms it can certify.
         guarantee: proof, or true except with a stated probability.
         uses_radii: whether the radii asked for change what is computed (they then belong to the key).
+        complete: whether every true radius is certified, up to one per cent, of the classifiers that it supports and
+            whose nearest other answer lies in the box [0, 1].
+        example: parameters with which the conformance kit makes it: those without a default, and small ones where the
+            defaults are dear.
+        expected_failures: the conformance checks that it is known to fail, each with the reason. Strict: one that it
+            passes is a failure. They are shown, and count as failures of its level.
     """
 
     name: ClassVar[str] = ""
@@ -37,6 +44,9 @@ class Certifier(Parameters, ABC):
     norms: ClassVar[frozenset[Norm]] = frozenset()
     guarantee: ClassVar[Guarantee] = Guarantee.DETERMINISTIC
     uses_radii: ClassVar[bool] = False
+    complete: ClassVar[bool] = False
+    example: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    expected_failures: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a subclass that replaces `certify`: what guards the answers cannot be opted out of."""

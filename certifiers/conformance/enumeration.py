@@ -10,6 +10,7 @@ from scipy.optimize import linprog
 from torch import Tensor, nn
 
 from certifiers.certificate import Norm, ThreatModel, Unsupported
+from certifiers.conformance.polytopes import distance_to_polytope
 from ensembles.aggregation import Aggregation, MaxMargin, Single, WeightedAverage
 from ensembles.ensemble import Ensemble, members_of
 
@@ -51,8 +52,13 @@ class Region:
         """The least value of `slope . x + offset` in the region and the ball, infinite if they do not meet."""
         return ball.minimised(self, np.append(slope, np.zeros(ball.extra)), offset)
 
-    def distance(self, ball: "_Ball") -> float:
-        """The distance from the ball's center to the region, infinite if that is empty."""
+    def distance(self, center: Float64[np.ndarray, "inputs"], norm: Norm) -> float:
+        """The distance from a point to the region, infinite if that is empty."""
+        if norm is Norm.L2:
+            box = np.eye(len(center))
+            matrix, limit = np.vstack([self.matrix, box, -box]), np.concatenate([self.limit, box.sum(0), 0 * center])
+            return distance_to_polytope(center, matrix, limit)
+        ball = _Ball(center, float(len(center)), norm)
         return ball.minimised(self, ball.length, 0.0)
 
 
@@ -137,14 +143,13 @@ def exact_radii(
     A tie that nowhere turns into another answer is not seen.
 
     Raises:
-        Unsupported: not a small ReLU network, or an ensemble of them under another aggregation of logits; or l2.
+        Unsupported: not a small ReLU network, or an ensemble of them under another aggregation of logits.
     """
     answers = _answers(classifier, x)
     wrong = [(answer, part) for region in _regions(classifier, x) for answer, part in _decided(classifier, region)]
     found = []
     for image, answer in zip(_flat(x), answers, strict=True):
-        ball = _Ball(image, float(len(image)), threat.norm)
-        parts = (part.distance(ball) for other, part in wrong if other != answer)
+        parts = (part.distance(image, threat.norm) for other, part in wrong if other != answer)
         found.append(min(parts, default=np.inf))
     return torch.tensor(found, dtype=torch.float64)
 

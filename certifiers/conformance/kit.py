@@ -9,6 +9,7 @@ from enum import IntEnum, StrEnum
 import torch
 
 from certifiers.certifier import Certifier
+from certifiers.conformance.references import written
 from ensembles.registry import did_you_mean
 from ensembles.seeds import derive_seed
 
@@ -31,6 +32,7 @@ class Status(StrEnum):
 
     PASSED = "passed"
     FAILED = "failed"
+    EXPECTED = "expected failure"  #: failed, as the certifier declares, with a reason
     NOT_APPLICABLE = "not applicable"
 
 
@@ -60,13 +62,18 @@ class Subject:
         certifier: with its hyper-parameters.
         seed: base of everything random in the checks; another seed, other cases.
         quick: fewer and smaller cases of the same properties, for test suites.
-        reference: how to write the certifier in Python, for replays.
+        reference: how to write the certifier in Python, for replays; found out where it is empty.
     """
 
     certifier: Certifier
     seed: int = 7
     quick: bool = False
     reference: str = ""
+
+    def __post_init__(self) -> None:
+        """Find out how the certifier is written, if that was not said."""
+        if not self.reference:
+            object.__setattr__(self, "reference", written(self.certifier))
 
     def generator(self, *words: str | int) -> torch.Generator:
         """A generator of its own for each use, from the seed and the words that name the use."""
@@ -102,6 +109,28 @@ class Result:
     message: str = ""
     counterexample: str = ""
     replay: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """The outcome as it is shown to people: a failure with its counterexample and the lines that replay it."""
+        head = f"{self.check.level.name} {self.check.name}: {self.status}"
+        if self.status is not Status.FAILED:
+            said = self.message or f"{self.measured} answers judged"
+            return f"{head}: {said}"
+        parts = [f"{head}: {self.message}", f"property: {self.check.summary}"]
+        if self.counterexample:
+            parts.append(f"counterexample: {self.counterexample}")
+        if self.replay:
+            parts.append("replay:\n" + "\n".join(f"    {line}" for line in self.replay))
+        return "\n".join(parts)
+
+    def require(self) -> None:
+        """Do nothing but where the check failed.
+
+        Raises:
+            AssertionError: it failed; says all that is known.
+        """
+        if self.status is Status.FAILED:
+            raise AssertionError(str(self))
 
 
 _checks: dict[str, Check] = {}
@@ -142,10 +171,11 @@ def run(own: Check, subject: Subject) -> Result:
     def result(status: Status, **found: object) -> Result:
         return Result(check=own, status=status, seconds=time.perf_counter() - started, **found)  # type: ignore[arg-type]
 
+    quick = ", quick=True" if subject.quick else ""
     replay = (
         "from certifiers import conformance",
-        f"subject = conformance.Subject({subject.reference or repr(subject.certifier)}, seed={subject.seed})",
-        f"print(conformance.run(conformance.named({own.name!r}), subject))",
+        f"subject = conformance.Subject({subject.reference}, seed={subject.seed}{quick})",
+        f"conformance.run(conformance.named({own.name!r}), subject).require()",
     )
     try:
         measured = own.holds(subject)

@@ -25,8 +25,8 @@ class Truth:
 
     Attributes:
         name: which family it is of, and which of that.
-        classifier: in float64.
-        x: the images, in float64.
+        classifier: in float64, or of numbers that float32 computes exactly.
+        x: the images, in the same precision.
         threat: the norm of the distances.
         prediction: the answers at x.
         radius: the distances; infinite where no input has another answer.
@@ -34,7 +34,7 @@ class Truth:
 
     name: str
     classifier: nn.Module
-    x: Float64[Tensor, "batch *shape"]
+    x: Float[Tensor, "batch *shape"]
     threat: ThreatModel
     prediction: Int64[Tensor, "batch"]
     radius: Float64[Tensor, "batch"]
@@ -69,7 +69,7 @@ def enumerated(
 
     Args:
         seed: of weights and images.
-        threat: linf or l1.
+        threat: any norm.
         aggregation: a single member, a weighted average of logits, or max-margin of logits; None: a network alone.
         members: how many networks.
         inputs: of each image.
@@ -78,7 +78,7 @@ def enumerated(
         batch: number of images.
 
     Raises:
-        Unsupported: the norm is l2, or the aggregation is of confidences.
+        Unsupported: the aggregation is of confidences.
     """
     generator = torch.Generator().manual_seed(seed)
     points = torch.rand(64, inputs, generator=generator, dtype=torch.float64)
@@ -168,15 +168,12 @@ def cancelling_pair(
 
     Args:
         seed: of weights and images.
-        threat: linf or l1.
+        threat: any norm.
         units: hidden units of g, and of h.
         stable: all units of h are active on the whole box, so that h is affine and even linear bounds cancel; otherwise
             h has kinks in the box, and only what knows the inputs of both members to be the same can see it cancel.
         size: of h.
         batch: number of images.
-
-    Raises:
-        Unsupported: the norm is l2.
     """
     alone = enumerated(seed, threat, members=1, hidden=(units,), batch=batch)
     assert isinstance(alone.classifier, nn.Sequential)  # noqa: S101

@@ -170,6 +170,7 @@ class ClosedForm(RadiusCertifier):
 
     version: ClassVar[int] = 1
     norms: ClassVar[frozenset[Norm]] = frozenset(Norm)
+    complete: ClassVar[bool] = True
 
     def radii(
         self,
@@ -209,6 +210,7 @@ class ClosedFormMargins(DecisionCertifier):
 
     version: ClassVar[int] = 1
     norms: ClassVar[frozenset[Norm]] = frozenset(Norm)
+    complete: ClassVar[bool] = True
 
     def margins(
         self,

@@ -51,6 +51,7 @@ class MILP(DecisionCertifier):
 
     version: ClassVar[int] = 2
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1, Norm.LINF})
+    complete: ClassVar[bool] = True
 
     time_limit: PositiveFloat = 60.0
 

@@ -143,9 +143,9 @@ class LirpaBounds(Bounds):
         self, networks: Sequence[Network], specification: Float[Tensor, "part rows outputs"], part: list[int]
     ) -> Float[Tensor, "part rows"]:
         """The bounds of some samples as they come."""
-        module, shift = self._graph(networks)
         ask = {"C": specification, "bound_upper": self.method == "ibp"}
         with quiet(), _double(), torch.no_grad():
+            module, shift = self._graph(networks)
             name = "CROWN" if self.method == "alpha-crown" else _NAMES[self.method]
             lower = module.compute_bounds(x=(_bounded_tensor(self.ball, part, shift),), method=name, **ask)[0].detach()
             lower = torch.where(_broken(module, len(part)).to(lower.device)[:, None], torch.nan, lower)

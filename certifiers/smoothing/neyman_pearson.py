@@ -1,9 +1,10 @@
 """Randomized smoothing with the Neyman-Pearson certificate."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -57,6 +58,7 @@ class Smoothing(RadiusCertifier):
     version: ClassVar[int] = 1
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     guarantee: ClassVar[Guarantee] = Guarantee.PROBABILISTIC
+    example: ClassVar[Mapping[str, Any]] = MappingProxyType({"sigma": 0.25, "n": 1_000})
 
     sigma: PositiveFloat
     n0: PositiveInt = 100

@@ -113,8 +113,9 @@ def test_no_boundary_is_infinite_and_what_does_not_fit_is_refused() -> None:
     flat = nn.Sequential(nn.Flatten(), linear_layer(torch.zeros(2, 2).double(), torch.tensor([1.0, 0.0]).double()))
     x = torch.full((1, 2), 0.5, dtype=torch.float64)
     assert exact_radii(flat, x, ThreatModel("linf")).item() == float("inf")
+    assert exact_radii(flat, x, ThreatModel(Norm.L2)).item() == float("inf")
     with pytest.raises(Unsupported, match=r"have no l2 balls; use linf or l1"):
-        exact_radii(flat, x, ThreatModel(Norm.L2))
+        least_margins(flat, x, torch.tensor([0]), torch.tensor([0.1]).double(), ThreatModel(Norm.L2))
     with pytest.raises(Unsupported, match=r"Linear, ReLU and Flatten in sequence, not Sigmoid"):
         exact_radii(nn.Sequential(flat, nn.Sigmoid()), x, ThreatModel("linf"))
     with pytest.raises(Unsupported, match=r"gaps of confidences are not affine"):
