@@ -27,15 +27,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from leaderboards.records import (
-    CELL_METADATA,
-    FAILURES,
-    ROW_SCHEMA,
-    StoredDataError,
-    block_name,
-    is_failed_block,
-    read_block,
-)
+from leaderboards.records import FAILURES, ROW_SCHEMA, block_name, is_failed_block, read_block
+from leaderboards.verified_files import CELL_METADATA, StoredDataError
 
 
 class StoreError(RuntimeError):

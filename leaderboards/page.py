@@ -15,6 +15,7 @@ import itables.options
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from leaderboards import escaping, numerals
+from leaderboards.audits import audit_texts
 from leaderboards.board import Board
 from leaderboards.margins import margins
 from leaderboards.margins_plot import margins_svg
@@ -42,6 +43,8 @@ def html_page(board: Board) -> str:
         "interval": numerals.interval,
         "radius": numerals.radius,
         "quantity": numerals.quantity,
+        "rank": numerals.rank,
+        "audit": audit_texts,
         "visible": escaping.visible,
         "pretty": _pretty,
     }

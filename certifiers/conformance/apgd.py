@@ -12,6 +12,9 @@ from certifiers.conformance.losses import Objective, losses, margin, other_class
 #: Share of the new step beside the momentum, and share of steps that must climb between two checkpoints.
 _NEW, _CLIMBING = 0.75, 0.75
 
+#: Wrong answers of one row after which the others need not go on; more than one, as rounding may undo the first.
+_ENOUGH = 3
+
 #: Of the inputs that an l1 step moves.
 _L1_SHARE = 0.05
 
@@ -33,7 +36,7 @@ def apgd(
 
     The step starts at two radii. At checkpoints, ever closer, it is halved and the ascent goes on from its best point
     where fewer than 3/4 of the last steps climbed, or nothing was gained since the last checkpoint at the same step.
-    Rows are ascents of their own, of one image or of several.
+    All rows stop once one of them has been wrong for a few steps: they are ascents for the same question.
 
     Args:
         outputs: the members' outputs, with gradients.
@@ -74,7 +77,7 @@ def apgd(
     step, climbs = torch.full_like(loss, 2.0), torch.zeros_like(loss)
     halved, loss_before = torch.ones_like(loss, dtype=torch.bool), best_loss
     checkpoints = _checkpoints(steps)
-    last = 0
+    last, wrongs = 0, (wrong > 0).int()
     for number in range(1, steps + 1):
         moved = ball.move(point, gradient, each(step), _L1_SHARE)
         share = 1.0 if number == 1 else _NEW
@@ -82,10 +85,13 @@ def apgd(
         previous, point, loss_here = point, ahead, loss
         loss, gradient, wrong = looked_at(point)
         climbs += loss > loss_here
+        wrongs += wrong > 0
         better, worse = loss > best_loss, wrong > most_wrong
         best_loss = torch.where(better, loss, best_loss)
         best, best_gradient = torch.where(each(better), point, best), torch.where(each(better), gradient, best_gradient)
         most_wrong, found = torch.where(worse, wrong, most_wrong), torch.where(each(worse), point, found)
+        if int(wrongs.max()) >= _ENOUGH:
+            break
         if number in checkpoints:
             halve = (climbs < _CLIMBING * (number - last)) | (~halved & (best_loss <= loss_before))
             step = torch.where(halve, step / 2, step)

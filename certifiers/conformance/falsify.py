@@ -15,9 +15,6 @@ from ensembles.aggregation import MaxMargin, WeightedAverage
 from ensembles.ensemble import Ensemble, members_of, stack_logits
 
 
-
-
-
 class Attack(NamedTuple):
     """What an attack found.
 

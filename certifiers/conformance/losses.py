@@ -47,14 +47,13 @@ def views(classifier: nn.Module) -> Iterator[tuple[str, Objective]]:
     yield "the classifier", logits_of(classifier)
     members = len(members_of(classifier))
     if members > 1:
-        yield "the mean of the logits", lambda outputs: outputs.mean(0)
+        if aggregation_of(classifier) != WeightedAverage(of="logit"):
+            yield "the mean of the logits", lambda outputs: outputs.mean(0)
         for member in range(members):
             yield f"member {member + 1}", lambda outputs, member=member: outputs[member]  # type: ignore[misc]
 
 
-def margin(
-    scores: Float[Tensor, "batch classes"], prediction: Int64[Tensor, "batch"]
-) -> Float[Tensor, "batch"]:
+def margin(scores: Float[Tensor, "batch classes"], prediction: Int64[Tensor, "batch"]) -> Float[Tensor, "batch"]:
     """`max over j != y of s_j - s_y`: above zero where another class wins; -infinite where scores are not finite."""
     own = scores.gather(1, prediction[:, None])
     best = scores.scatter(1, prediction[:, None], -torch.inf).amax(1)
@@ -67,7 +66,7 @@ def losses(
     kind: Int64[Tensor, "batch"],
     order: Int64[Tensor, "batch others"],
 ) -> Float[Tensor, "batch"]:
-    """The loss of each row, of the kind asked for, to be increased:
+    """The loss of each row, of the kind asked for, to be increased.
 
         MARGIN          max_{j != y} s_j - s_y
         CROSS_ENTROPY   log sum_j exp s_j - s_y

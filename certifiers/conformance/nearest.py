@@ -38,8 +38,8 @@ class Effort:
     """
 
     steps: int = 40
-    restarts: int = 5
-    rounds: int = 6
+    restarts: int = 4
+    rounds: int = 5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -99,15 +99,16 @@ class Hunt:
         self._center = self.image.double()
         self._members = len(members_of(self.classifier))
 
-    def refute(self, radius: float) -> bool:
+    def refute(self, radius: float, *, thorough: bool = True) -> bool:
         """Whether a counterexample within `radius` is known, after attacks on that ball; the nearest is kept.
 
-        In turn, until one succeeds: projected gradient descent (`attack`), Auto-PGD in float64 on the classifier, on
-        the mean of the logits and on each member, with several losses and starts; then the attacks in `more`.
+        In turn, until one succeeds: Auto-PGD in float64 on the classifier, on the mean of the logits and on each
+        member, with several losses and starts; projected gradient descent (`attack`); the attacks in `more`. Only the
+        first two of these where it need not be thorough.
         """
         if radius <= 0 or self._within(radius):
             return self._within(radius)
-        for method, points in self._attempts(radius):
+        for method, points in self._attempts(radius, thorough):
             self._keep(points, method, radius)
             if self._within(radius):
                 self.shrink()
@@ -126,13 +127,13 @@ class Hunt:
         tried = max(radius, 1e-3 * limit)
         while self.best is None and tried < limit:
             tried = min(2 * tried, limit)
-            if not self.refute(tried):
+            if not self.refute(tried, thorough=False):
                 stood = tried
         for _ in range(self.effort.rounds):
             if self.best is None or self.best.distance <= 1.01 * stood:
                 break
             middle = (stood + self.best.distance) / 2
-            if not self.refute(middle):
+            if not self.refute(middle, thorough=False):
                 stood = middle
         return self.best
 
@@ -151,22 +152,15 @@ class Hunt:
     def _within(self, radius: float) -> bool:
         return self.best is not None and self.best.distance <= radius
 
-    def _attempts(self, radius: float) -> Iterator[tuple[str, Tensor]]:
+    def _attempts(self, radius: float, thorough: bool) -> Iterator[tuple[str, Tensor]]:
         """Named candidates from each attack on a ball."""
         asked, effort = torch.tensor([radius], dtype=torch.float64), self.effort
         own = torch.tensor([self.prediction], device=self.image.device)
-        seed = derive_seed(effort.seed, "pgd")
-        plain = attack(
-            *(self.classifier, self.image, own, asked, self.threat),
-            steps=effort.steps,
-            restarts=min(2, effort.restarts),
-            seed=seed,
-        )
-        self.forward_passes += int(plain.forward_passes[0])
-        yield "pgd", plain.witness
+        rows, shape = effort.restarts, self.image.shape[1:]
+        ball = Ball(self._center.expand(rows, *shape), asked.to(self.image.device).expand(rows), self.threat.norm)
         for number, (name, climbed) in enumerate(views(self.classifier)):
-            rows = effort.restarts
-            ball = Ball(self._center.expand(rows, *self.image.shape[1:]), asked.to(self.image.device).expand(rows), self.threat.norm)
+            if number > 1 and not thorough:
+                return
             points, _ = apgd(
                 self._outputs,
                 scores_of(self._double),
@@ -178,6 +172,17 @@ class Hunt:
                 effort.steps,
             )
             yield "apgd" if not number else f"apgd on {name}", points
+        if not thorough:
+            return
+        seed = derive_seed(effort.seed, "pgd")
+        plain = attack(
+            *(self.classifier, self.image, own, asked, self.threat),
+            steps=effort.steps,
+            restarts=min(2, effort.restarts),
+            seed=seed,
+        )
+        self.forward_passes += int(plain.forward_passes[0])
+        yield "pgd", plain.witness
         if self.more is not None:
             yield from self.more(self.classifier, self.image, self.prediction, radius, self.threat)
 
@@ -187,8 +192,9 @@ class Hunt:
 
     def _kinds(self, rows: int) -> Tensor:
         """Losses in turn: the first three of them, and then towards one class each."""
-        losses = [MARGIN, LOGIT_RATIO, CROSS_ENTROPY]
-        return torch.tensor([losses[row] if row < 3 else TOWARDS + row - 3 for row in range(rows)]).to(self.image.device)
+        first = [MARGIN, LOGIT_RATIO, CROSS_ENTROPY]
+        kinds = [first[row] if row < len(first) else TOWARDS + row - len(first) for row in range(rows)]
+        return torch.tensor(kinds, device=self.image.device)
 
     def _starts(self, ball: Ball, number: int) -> Tensor:
         """The image, the nearest counterexample drawn into the ball where one is known, and random points."""
