@@ -81,10 +81,10 @@ def images_of(entry: Mapping[str, Any], dataset: Dataset) -> Split:
         split = {"test": dataset.test, "validation": dataset.validation}[entry["split"]]
         images = split.of_ids(entry["image_ids"])
     except (KeyError, TypeError, IndexError) as error:
-        raise AuditError(f"{entry.get('name')}: the data set does not hold its images ({error!r}).") from error
+        raise AuditError(f"the data set does not hold its images ({error!r}).") from error
     if images.digest != entry["images_digest"]:
         raise AuditError(
-            f"{entry['name']}: the images of {dataset.name} have digest {images.digest[:12]}, the run was made with "
+            f"the images of {dataset.name} have digest {images.digest[:12]}, the run was made with "
             f"{str(entry['images_digest'])[:12]}. Audit it with the data that it was made with."
         )
     return images
@@ -104,10 +104,10 @@ def subject_of(entry: Mapping[str, Any], images: Split, store: Store, device: st
     try:
         key, fields = str(entry["key"]), _key_fields(entry, store)
         found = [_checkpoint(store, recipe) for recipe in entry["details"]["training"]]
-        _check(name, "weights", fields["weights"], [item.digest for item in found])
-        _check(name, "images", [fields["data"], fields["image_ids"]], [images.digest, images.ids.tolist()])
-        _check(name, "norm", fields["threat"], {"norm": entry["norm"]})
-        _check(name, "certifier", fields["certifier"], entry["details"]["certifier"])
+        _check("weights", fields["weights"], [item.digest for item in found])
+        _check("images", [fields["data"], fields["image_ids"]], [images.digest, images.ids.tolist()])
+        _check("norm", fields["threat"], {"norm": entry["norm"]})
+        _check("certifier", fields["certifier"], entry["details"]["certifier"])
         combined = {item: value for item, value in fields["aggregation"].items() if item != "version"}
         method = fields["certifier"]
         members = [
@@ -121,7 +121,7 @@ def subject_of(entry: Mapping[str, Any], images: Split, store: Store, device: st
     except (CheckpointError, StoredDataError, AuditError):
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RegistryError, ImportError) as error:
-        raise AuditError(f"{name}: cannot be set up ({type(error).__name__}: {error}).") from error
+        raise AuditError(f"cannot be set up ({type(error).__name__}: {error}).") from error
     rows = read_rows(store.cell(key))
     order = {image: position for position, image in enumerate(images.ids.tolist())}
     claims = rows[rows["image_id"].isin(order) & (rows["verdict"] == "CERTIFIED")]
@@ -135,23 +135,21 @@ def _key_fields(entry: Mapping[str, Any], store: Store) -> Mapping[str, Any]:
     Raises:
         AuditError: there is no such description, or its digest is not the key.
     """
-    name, key, folder = entry["name"], str(entry["key"]), entry["folder"]
+    key, folder = str(entry["key"]), entry["folder"]
     if not folder or not _KEY.match(key):
-        raise AuditError(f"{name}: it has no finished rows ({entry['status']}). Run the spec to the end first.")
+        raise AuditError(f"it has no finished rows ({entry['status']}). Run the spec to the end first.")
     path = store.cell(key) / "cell.json"
     if folder != store.cell(key).relative_to(store.root).as_posix():
-        raise AuditError(f"{name}: its rows lie in {folder!r}, which is not the folder of its key.")
+        raise AuditError(f"its rows lie in {folder!r}, which is not the folder of its key.")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))["key_fields"]
         own = digest(fields)
     except FileNotFoundError:
-        raise AuditError(
-            f"{name}: {path} is missing: its cell is not finished. Run the spec to the end first."
-        ) from None
+        raise AuditError(f"{path} is missing: it is not finished. Run the spec to the end first.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AuditError(f"{name}: {path} is damaged ({error!r}). Run the spec again: it is written anew.") from error
+        raise AuditError(f"{path} is damaged ({error!r}). Run the spec again: it is written anew.") from error
     if own != key:
-        raise AuditError(f"{name}: {path} describes the key {own[:12]}, the entry has {key[:12]}; it was altered.")
+        raise AuditError(f"{path} describes the key {own[:12]}, the entry has {key[:12]}; it was altered.")
     return fields  # type: ignore[no-any-return]
 
 
@@ -164,9 +162,9 @@ def _checkpoint(store: Store, labelled: Mapping[str, Any]) -> checkpoint.Checkpo
         raise AuditError(f"No checkpoint at {path}: without weights nothing can be attacked. Run again.") from None
 
 
-def _check(name: str, what: str, expected: Any, got: Any) -> None:
+def _check(what: str, expected: Any, got: Any) -> None:
     if expected != got:
-        raise AuditError(f"{name}: its key is about other {what}: {_short(expected)}, got {_short(got)}.")
+        raise AuditError(f"its key is about other {what}: {_short(expected)}, got {_short(got)}.")
 
 
 def _short(value: Any) -> str:

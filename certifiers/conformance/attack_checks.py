@@ -124,8 +124,8 @@ def _smoothed(subject: Subject, target: Smoothed, claim: _Claim, threat: ThreatM
     if not found.refuted:
         return ""
     return (
-        f"{claim.told(threat)}: at distance {found.distance:.6g} class {found.answer} has {found.votes[1]} votes on fresh "
-        f"noise to {found.votes[0]}, p = {found.p_value:.1g}; witness {found.point.flatten().tolist()}"
+        f"{claim.told(threat)}: at distance {found.distance:.6g} class {found.answer} has {found.votes[1]} votes "
+        f"on fresh noise to {found.votes[0]}, p = {found.p_value:.1g}; witness {found.point.flatten().tolist()}"
     )
 
 
@@ -139,6 +139,6 @@ def _more_than_chance(false: dict[int, str], images: int, failure: float) -> Non
     """
     if false and binom.sf(len(false) - 1, images, min(1.0, failure + LEVEL)) < LEVEL:
         raise Violation(
-            f"{len(false)} of {images} images have a smoothed claim that is false, where at most {failure:g} of them may.",
+            f"{len(false)} of {images} images have a false smoothed claim; each may with probability {failure:g}.",
             "\n".join(false.values()),
         )

@@ -1,6 +1,7 @@
 """Refutation of smoothed claims: an attack on the smoothed classifier, and a test of what it found on fresh noise."""
 
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -70,7 +71,8 @@ def probability_if_true(votes: int, challenger: int) -> float:
     """
     if votes < 0 or challenger < 0:
         raise ValueError(f"Votes cannot be negative, got {votes} and {challenger}.")
-    return float(betainc(challenger, votes + 1, 0.5)) if challenger else 1.0
+    # Never 0, which only a proof has.
+    return max(float(betainc(challenger, votes + 1, 0.5)), sys.float_info.min) if challenger else 1.0
 
 
 def refute_smoothed(

@@ -14,6 +14,9 @@ from ensembles.seeds import seeded_generator
 #: Classes, members and hidden units: small enough for mixed-integer programs.
 _CLASSES, _MEMBERS, _HIDDEN = 3, 3, 12
 
+#: Noise from which on the images are not made smaller.
+_LARGE = 0.4
+
 #: Images that are kept from training.
 _HELD_OUT = 60
 
@@ -23,12 +26,12 @@ class Trained:
     """Members and images that they were not trained on.
 
     Attributes:
-        members: networks of one hidden layer, from images [batch, 1, 4, 4] to 3 logits, in eval mode.
+        members: networks of one hidden layer, from images to 3 logits, in eval mode.
         x: images in [0, 1], in float32.
     """
 
     members: tuple[nn.Module, ...]
-    x: Float32[Tensor, "batch 1 4 4"]
+    x: Float32[Tensor, "batch 1 side side"]
 
     def chosen(self, count: int, generator: torch.Generator) -> Int64[Tensor, "images"]:
         """Which images to certify: at random, every other one of the surest third, where most can be certified."""
@@ -42,26 +45,29 @@ class Trained:
 
 @functools.cache
 def trained(sigma: float = 0.1) -> Trained:
-    """Three networks for the digits 0, 1, 2 of scikit-learn, as means of 2 x 2 pixels, in noise of `sigma`.
+    """Three networks for the digits 0, 1, 2 of scikit-learn, trained in noise of `sigma`.
 
-    Full batches and 120 steps of Adam, each member from weights and on noise of its own.
+    The images are means of 2 x 2 pixels; where the noise is large, all 64 pixels, or it would drown the digits. Full
+    batches and 120 steps of Adam, each member from weights and on noise of its own.
     """
     from sklearn.datasets import load_digits  # takes a second, which `import certifiers` need not wait
 
     pixels, labels = load_digits(n_class=_CLASSES, return_X_y=True)
-    means = pixels.reshape(-1, 1, 4, 2, 4, 2).mean((3, 5)) / 16
+    side = 4 if sigma < _LARGE else 8
+    means = pixels.reshape(-1, 1, side, 8 // side, side, 8 // side).mean((3, 5)) / 16
     images, classes = torch.from_numpy(means.astype(np.float32)), torch.from_numpy(labels)
     x, y = images[:-_HELD_OUT], classes[:-_HELD_OUT]
     members = []
     for number in range(_MEMBERS):
-        member = architectures.create("mlp", input_shape=(1, 4, 4), classes=_CLASSES, seed=number, hidden=(_HIDDEN,))
+        shape = (1, side, side)
+        member = architectures.create("mlp", input_shape=shape, classes=_CLASSES, seed=number, hidden=(_HIDDEN,))
         optimizer = torch.optim.Adam(member.parameters(), lr=0.02)
         generator = seeded_generator(number, "conformance training")
         with torch.enable_grad():
             for _ in range(120):
                 optimizer.zero_grad()
                 noisy = x + sigma * torch.randn(x.shape, generator=generator)
-                nn.functional.cross_entropy(member(noisy), y).backward()
+                nn.functional.cross_entropy(member(noisy), y).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         members.append(member.eval().requires_grad_(False))
     return Trained(tuple(members), images[-_HELD_OUT:])
