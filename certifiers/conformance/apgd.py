@@ -105,8 +105,8 @@ def apgd(
 
 def _checkpoints(steps: int) -> frozenset[int]:
     """`p_0 = 0, p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06)`, times the steps, rounded up."""
-    before, share, found = 0.0, 0.22, []
-    while share <= 1:
-        found.append(int(-(-share * steps // 1)))
-        before, share = share, share + max(share - before - 0.03, 0.06)
+    before, share, found = 0, 22, []  # in hundredths: their sums have no rounding
+    while share <= 100:
+        found.append(-(-share * steps // 100))
+        before, share = share, share + max(share - before - 3, 6)
     return frozenset(found)

@@ -29,14 +29,15 @@ def scores_of(classifier: nn.Module) -> Objective:
 
 
 def logits_of(classifier: nn.Module) -> Objective:
-    """From members' outputs to scores that order the classes as the classifier does, and whose gradients last.
+    """From members' outputs to scores of which the largest is the classifier's answer, and whose gradients last.
 
     Confidences that are nearly 0 or 1 have no gradients; their logarithms do. A weighted average of confidences becomes
-    `log sum_i w_i f_i`, and a max-margin ensemble the logits of the member that decides.
+    `log sum_i w_i f_i`. The scores of a max-margin ensemble jump where another member decides; the largest gap by which
+    a member answers each class does not, and the class of the largest of these is the answer.
     """
     aggregation = aggregation_of(classifier)
     if isinstance(aggregation, MaxMargin):
-        return lambda outputs: _deciding(aggregation, outputs)
+        return lambda outputs: _largest_gaps(aggregation, outputs)
     if isinstance(aggregation, WeightedAverage) and aggregation.of == "confidence":
         return lambda outputs: _log_average(aggregation, outputs)
     return scores_of(classifier)
@@ -93,15 +94,19 @@ def other_classes(
     return without.argsort(dim=1, descending=True, stable=True)[:, :-1]
 
 
-def _deciding(aggregation: MaxMargin, outputs: Tensor) -> Tensor:
-    gaps = (outputs.softmax(-1) if aggregation.of == "confidence" else outputs).topk(2, dim=-1)
-    if aggregation.of == "confidence":
-        # 1 - gap, summed from small numbers, as the aggregation itself does.
-        rest = outputs.softmax(-1).scatter(-1, gaps.indices[..., :1], 0.0).sum(-1)
-        chosen = (rest + gaps.values[..., 1]).argmin(0)
-    else:
-        chosen = (gaps.values[..., 0] - gaps.values[..., 1]).argmax(0)
-    return outputs[chosen, torch.arange(outputs.shape[1], device=outputs.device)]
+def _largest_gaps(aggregation: MaxMargin, outputs: Tensor) -> Tensor:
+    """`max_k g_k(c)` of the gaps `g_k(c) = o_k(c) - max_{l != c} o_k(l)`; of confidences `max_k -log(1 - g_k(c))`."""
+    logs = outputs.log_softmax(-1) if aggregation.of == "confidence" else outputs
+    top = logs.topk(2, dim=-1)
+    first = top.indices[..., :1]
+    # The best of the others is the second where c is the first, and else the first.
+    others = top.values[..., :1].expand_as(logs).scatter(-1, first, top.values[..., 1:])
+    if aggregation.of == "logit":
+        return (logs - others).amax(0)
+    # 1 - g = sum_{l != c} p_l + max_{l != c} p_l, from small numbers where c is the first and p_c nearly 1.
+    rest = torch.log1p(-logs.exp().clamp(max=1 - 1e-12))
+    rest = rest.scatter(-1, first, logs.scatter(-1, first, -torch.inf).logsumexp(-1, keepdim=True))
+    return (-torch.logaddexp(rest, others)).amax(0)
 
 
 def _log_average(aggregation: WeightedAverage, outputs: Tensor) -> Tensor:
