@@ -1,5 +1,6 @@
 """Auto-PGD and the nearest counterexample: beside exact radii, and beside plain PGD on a trained network."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from certifiers import Norm, ThreatModel
 from certifiers.conformance import Effort, Hunt, attack, distance, enumerated, linear, planted, trained
 from certifiers.conformance.apgd import _checkpoints
+from certifiers.conformance.art_attacks import art_candidates, toolbox
 from certifiers.conformance.losses import CROSS_ENTROPY, LOGIT_RATIO, MARGIN, TOWARDS, logits_of, losses, margin, views
 from ensembles import Ensemble, MaxMargin, Single, WeightedAverage
 
@@ -170,3 +172,56 @@ def test_checkpoints_are_those_of_the_paper() -> None:
 def test_an_effort_that_is_none_is_refused(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="An attack needs at least one step, one restart and no rounds, got"):
         Effort(**change)
+
+
+@pytest.mark.parametrize("threat", NORMS, ids=named)
+def test_the_toolbox_where_it_is_installed(threat: ThreatModel) -> None:
+    pytest.importorskip("art", reason="adversarial-robustness-toolbox is an optional extra and not installed")
+    made = trained()
+    classifier = Ensemble(made.members, MaxMargin())
+    image = made.x[:1]
+    prediction = int(classifier(image).argmax())
+    state = torch.get_rng_state()
+    hunt = Hunt(classifier, image, prediction, threat, Effort(steps=1, restarts=1), toolbox()[1])
+    candidates = dict(art_candidates(classifier, image, prediction, 0.3, threat))
+    assert set(candidates) >= {"art fgsm", "art auto-pgd"}
+    assert all(point.shape == image.shape for point in candidates.values())
+    assert hunt.refute(threat.box_diameter(16) / 2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_attacks_of_the_toolbox_get_logits_and_the_ball(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the toolbox, which is not installed here: what it is given, and what comes of its answer."""
+    asked: dict[str, dict[str, Any]] = {}
+
+    class Attack:
+        def __init__(self, _estimator: Any, **options: Any) -> None:
+            asked[type(self).__name__] = options
+
+        def generate(self, x: Any, y: Any) -> Any:
+            assert x.dtype.name == "float32"
+            assert y.tolist() == [[0, 1, 0]]
+            return x + 1
+
+    names = [
+        "FastGradientMethod",
+        "AutoProjectedGradientDescent",
+        "BasicIterativeMethod",
+        "DeepFool",
+        "CarliniL2Method",
+    ]
+    evasion = SimpleNamespace(**{name: type(name, (Attack,), {}) for name in [*names, "CarliniLInfMethod"]})
+    estimators = SimpleNamespace(PyTorchClassifier=lambda **given: given["model"](torch.zeros(1, 1, 4, 4)))
+    modules = {"art.attacks.evasion": evasion, "art.estimators.classification": estimators}
+    monkeypatch.setattr("certifiers.conformance.art_attacks.import_module", modules.__getitem__)
+    classifier = Ensemble(trained().members, WeightedAverage())
+    image = trained().x[:1]
+    found = dict(art_candidates(classifier, image, 1, 0.25, ThreatModel("l2")))
+    assert list(found) == ["art fgsm", "art auto-pgd", "art deepfool", "art carlini-wagner"]
+    assert asked["FastGradientMethod"] == {"norm": 2, "eps": 0.25}
+    assert asked["AutoProjectedGradientDescent"]["eps"] == 0.25
+    assert torch.equal(found["art fgsm"], image + 1)
+    assert list(dict(art_candidates(classifier, image, 1, 0.25, ThreatModel("linf")))) == [
+        *("art fgsm", "art auto-pgd", "art bim", "art deepfool", "art carlini-wagner"),
+    ]
+    assert list(dict(art_candidates(classifier, image, 1, 0.25, ThreatModel("l1")))) == ["art fgsm", "art auto-pgd"]
