@@ -6,6 +6,7 @@
     OUTPUT/diagnostics/<digest>.json                       what the members of an ensemble agree on
     OUTPUT/cells/<key>/rows-<first image>-<digest>.parquet rows of finished images
     OUTPUT/cells/<key>/errors-....parquet                  rows of images that failed; computed again
+    OUTPUT/cells/<key>/audit-....parquet, witness-....     what audits found, see `audit_store`
     OUTPUT/cells/<key>/cell.json                           key, spec and provenance, once all rows are there
     OUTPUT/runs/<name>/run.json                            the entries of a run
     OUTPUT/boards/<name>/                                  the published board

@@ -99,7 +99,8 @@ def reading_of_audits() -> str:
         "Audited: certificates inside whose ball attacks searched for a counterexample, and how many they refuted. A "
         "refuted certificate counts as none, and its entry is UNSOUND and without a rank. Tightness: the median of "
         "certified radius / distance of the nearest counterexample found, over the audited images where both are "
-        "known; 1 is exact, and what it falls short of 1 the certifier or the attack leaves open."
+        "known; 1 is exact, and what it falls short of 1 the certifier or the attack leaves open. A certifier "
+        "that decides the radii of the board alone proves none between them."
     )
 
 

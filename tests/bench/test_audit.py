@@ -79,7 +79,9 @@ def test_an_honest_run_stands_and_has_tightness_columns(
         table.index, False
     )
     assert "4 of 4, 0 refuted" in (board / "board.md").read_text()
-    assert ">Tightness</th>" in (board / "board.html").read_text()
+    page = (board / "board.html").read_text()
+    assert ">Tightness</th>" in page
+    assert '4 of 4 <span class="ends">0 refuted</span>' in page
     # The same again attacks nothing; more steps do.
     again = certbench("audit", "tiny", "--output", store, *QUICK)
     assert again.exit_code == 0
