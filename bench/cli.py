@@ -4,14 +4,17 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-# Torch takes seconds to import, so everything that needs it is imported by the command that uses it.
+from bench.audit_command import audit
+from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, UNFINISHED, USAGE, find_manifest
+from bench.endings import stderr as _stderr
+from bench.endings import stop as _stop
 
-OK, CHECK_FAILED, USAGE, UNFINISHED, NOTHING_MEASURED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+# Torch takes seconds to import, so everything that needs it is imported by the command that uses it.
 
 _EXIT_CODES = (
     "Exit codes: 0 ok; 1 a check failed; 2 bad usage or spec; 3 finished with ERROR or TIMEOUT cells, or could not "
@@ -26,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-_stderr = Console(stderr=True)
+app.command()(audit)
 
 
 def main() -> None:
@@ -171,15 +174,7 @@ def board(
     """
     from leaderboards import BoardError, StoredDataError
 
-    manifest = Path(stored).resolve() if stored.endswith(".json") else output / "runs" / stored / "run.json"
-    if not manifest.is_file():
-        from ensembles.registry import did_you_mean
-
-        known = sorted(path.parent.name for path in (output / "runs").glob("*/run.json"))
-        _stop(
-            USAGE,
-            f"No run at {manifest}. {did_you_mean(stored, known)}Stored in {output}: {', '.join(known) or 'none'}.",
-        )
+    manifest = find_manifest(stored, output)
     folder = manifest.parent.parent.parent / "boards" / manifest.parent.name
     try:
         _publish(manifest, folder, as_json)
@@ -300,11 +295,6 @@ def _publish(manifest: Path, folder: Path, as_json: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(board_table(built))
     for name, path in files.items():
         typer.echo(f"{name:12} {path}")
-
-
-def _stop(code: int, why: object) -> NoReturn:
-    _stderr.print(f"error: {why}", markup=False, emoji=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from rich.text import Text
 from leaderboards import Board, Line, format_radius
 from leaderboards.badges import UNVERIFIED, badge_text, groups
 from leaderboards.escaping import visible
-from leaderboards.numerals import percent, quantity, radius
+from leaderboards.numerals import percent, quantity, radius, rank
 
 
 def board_table(board: Board) -> Table:
@@ -46,12 +46,12 @@ def _text(words: str) -> Text:
 
 
 def _cells(line: Line, radii: int) -> list[str | Text]:
-    scores = line.scores
+    scores, mark = line.scores, " (UNSOUND)" if line.entry.audit and line.entry.audit.unsound else ""
     if scores is None:
         return ["-", _text(f"{line.entry.name} ({line.entry.status})"), *["-"] * (radii + 3)]
     return [
-        str(line.rank),
-        _text(line.entry.name),
+        rank(line.rank),
+        _text(line.entry.name + mark),
         *(percent(share.value) for share in scores.certified),
         "-" if scores.clean is None else percent(scores.clean.value),
         radius(scores.average_radius),

@@ -1,5 +1,6 @@
 """A board as one JSON document: every number unrounded, with its counts, so that it can be checked."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -56,6 +57,7 @@ def _entry(board: Board, line: Line) -> dict[str, Any]:
         "errors": int((entry.rows["verdict"] == "ERROR").sum()),
         "scores": _scores(board, line),
         "conformance": _conformance(line),
+        **({"audit": dataclasses.asdict(entry.audit) | {"unsound": entry.audit.unsound}} if entry.audit else {}),
         "warnings": list(entry.warnings),
         "diagnostics": entry.diagnostics,
         "parameters": entry.parameters,

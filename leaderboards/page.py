@@ -15,6 +15,7 @@ import itables.options
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from leaderboards import escaping, numerals
+from leaderboards.audits import audit_texts
 from leaderboards.badges import badge_text, groups
 from leaderboards.board import Board
 from leaderboards.margins import margins
@@ -44,6 +45,8 @@ def html_page(board: Board) -> str:
         "radius": numerals.radius,
         "quantity": numerals.quantity,
         "badge": badge_text,
+        "rank": numerals.rank,
+        "audit": audit_texts,
         "visible": escaping.visible,
         "pretty": _pretty,
     }

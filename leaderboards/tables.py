@@ -3,6 +3,7 @@
 import math
 
 from leaderboards import escaping, numerals
+from leaderboards.audits import audit_texts, reading_of_audits
 from leaderboards.badges import UNVERIFIED, badge_text, groups, is_verified
 from leaderboards.board import Board, Line
 from leaderboards.margins import margins
@@ -29,10 +30,11 @@ def markdown_page(board: Board) -> str:
         "abstains",
         "s / image",
         "checked",
+        *(["audited", "tightness"] if board.audited else []),
     ]
     rows = [
         [
-            str(line.rank),
+            numerals.rank(line.rank),
             text(line.entry.name) + ("".join(f" (**{text(warning)}**)" for warning in line.entry.warnings)),
             text(line.entry.certifier),
             text(line.entry.guarantee),
@@ -40,6 +42,7 @@ def markdown_page(board: Board) -> str:
             numerals.percent(line.scores.abstention.value),
             numerals.quantity(line.scores.seconds),
             text(badge_text(line.entry)),
+            *(audit_texts(line.entry.audit) if board.audited else ()),
         ]
         for line in board.ranked
         if line.scores
@@ -136,8 +139,8 @@ def latex_table(board: Board) -> str:
     head = ["", "Entry", *(f"$r={format_radius(radius)}$" for radius in board.radii), "Clean", "ACR"]
     rows = [
         [
-            str(line.rank),
-            text(line.entry.name),
+            numerals.rank(line.rank),
+            text(line.entry.name) + (r" (\textbf{unsound})" if line.rank is None else ""),
             *(numerals.percent(share.value) for share in line.scores.certified),
             numerals.percent(line.scores.clean.value) if line.scores.clean else "--",
             numerals.radius(line.scores.average_radius),
@@ -197,6 +200,7 @@ def reading_guide(board: Board) -> list[str]:
         "stated probability per image. The expected number of false certificates adds these up.",
         "Seconds: wall time per image on the machine of the run; a pass that serves several entries is shared "
         "equally between them. Between machines, compare passes.",
+        *([reading_of_audits()] if board.audited else []),
     ]
 
 
