@@ -165,7 +165,7 @@ def groups(board: "Board") -> tuple[Group, ...]:
     apart = tuple(line for line in board.ranked if not is_verified(line.entry))
     note = (
         f"No check of these certifiers reached L{VERIFIED}, or one found a failure. Their certificates are as stored; "
-        "nothing here says that they are true. `certbench check` says what fails."
+        "nothing here says that they are true. What fails is said by certbench check."
     )
     found = (Group("", "", verified, 0), Group(UNVERIFIED, note, apart, len(verified)))
     return tuple(group for group in found if group.lines)
