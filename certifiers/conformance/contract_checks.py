@@ -223,9 +223,9 @@ def _well_formed(found: Certificates, count: int, guarantee: Guarantee, where: s
     ]:
         if bool(wrong.any()):
             raise Violation(f"{where}: {what}", str(found))
-    for name, values in found.evidence.items():
-        if len(values) != count:
-            raise Violation(f"{where}: the evidence {name} has {len(values)} values for {count} images")
+    for name, entries in found.evidence.items():
+        if len(entries) != count:
+            raise Violation(f"{where}: the evidence {name} has {len(entries)} values for {count} images")
     if bool((found.cost.forward_passes < 0).any() | (found.cost.bound_passes < 0).any()):
         raise Violation(f"{where}: a count of passes is negative")
 

@@ -8,7 +8,7 @@ from certifiers.certificate import Norm, ThreatModel
 from certifiers.conformance.ambushes import Place, Where, corner, needle
 from certifiers.conformance.kit import Level, Subject, check
 from certifiers.conformance.planted import FAMILIES
-from certifiers.conformance.trial import SHARES, SLACK, Trial
+from certifiers.conformance.trial import SLACK, Trial
 from certifiers.conformance.truth import Truth
 from ensembles.aggregation import Aggregation, MaxMargin, WeightedAverage
 
@@ -35,7 +35,7 @@ def _ambush(
                     truth = build(subject.generator("ambush", norm, turn), norm, kind)
                     # Of equal gaps the first member's counts: exactly at the radius either answer may be right.
                     slack = SLACK if isinstance(kind, MaxMargin) else _NONE
-                    trial.hold(truth, SHARES, smoothed=smoothed, slack=slack)
+                    trial.hold(truth, smoothed=smoothed, slack=slack)
                     if subject.certifier.uses_radii and not subject.quick:
                         trial.hold(truth, BEYOND, smoothed=smoothed, slack=slack)
         return trial.finish()

@@ -22,7 +22,7 @@ SHAPE = (1, 2, 2)
 #: The radii that are asked for.
 RADII = (0.001, 0.01, 0.1)
 #: The same where small differences matter.
-FINE_RADII = tuple(0.001 * 1.5**power for power in range(15))
+FINE_RADII = tuple(0.004 * 1.75**power for power in range(7))
 INPUTS, CLASSES = 4, 3
 
 

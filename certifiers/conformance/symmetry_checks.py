@@ -189,7 +189,7 @@ for _change, _of in [
 def implied(norm: Norm, other: Norm, dimensions: int) -> float:
     """The largest factor such that the ball of `factor * r` in `other` lies in the ball of r in `norm`."""
     power = {Norm.L1: 1.0, Norm.L2: 0.5, Norm.LINF: 0.0}
-    return dimensions ** min(0.0, power[other] - power[norm])
+    return float(dimensions ** min(0.0, power[other] - power[norm]))
 
 
 @check("norms-agree", Level.L1)

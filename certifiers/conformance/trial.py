@@ -14,6 +14,8 @@ from certifiers.smoothing.neyman_pearson import Smoothed
 
 #: Shares of a true radius that are asked for: below it, at it and beyond.
 SHARES = (0.25, 0.5, 0.9, 0.99, 1.0, 1.01, 1.25, 2.0)
+#: The same where it must be quick. A search bisects them: the first that it asks is true, the next is not.
+QUICK_SHARES = (0.5, 0.9, 0.99, 1.0, 1.01)
 #: What a complete certifier must prove of a true radius.
 COMPLETE = 0.98
 #: Beyond a true radius by this is a violation; a Truth may be known less well.
@@ -61,7 +63,7 @@ class Trial:
     def hold(
         self,
         truth: Truth,
-        shares: Sequence[float] = SHARES,
+        shares: Sequence[float] | None = None,
         *,
         smoothed: bool = False,
         slack: float = SLACK,
@@ -73,7 +75,7 @@ class Trial:
 
         Args:
             truth: what is true of the classifier.
-            shares: of the true radius, which are asked for together.
+            shares: of the true radius, which are asked for together; None: `SHARES`, or fewer where it must be quick.
             smoothed: whether it is true of the classifier smoothed by Gaussian noise, too.
             slack: how far, relatively, the true radius may be off.
             complete: whether a complete certifier must come near to the truth.
@@ -86,6 +88,7 @@ class Trial:
         certifier = self.subject.certifier
         if truth.threat.norm not in certifier.norms:
             return
+        shares = shares or (QUICK_SHARES if self.subject.quick else SHARES)
         target = certifier.target(truth.classifier)
         if target is not truth.classifier and not (smoothed and isinstance(target, Smoothed)):
             self.reasons.append(f"what is known is not true of its target, {type(target).__name__}")

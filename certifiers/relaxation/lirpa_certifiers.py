@@ -1,7 +1,9 @@
 """The certifiers that let auto_LiRPA compute the bounds; the twins of the `native-` ones, and alpha-CROWN."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from certifiers.registry import register
 from certifiers.relaxation.ball import Ball
@@ -82,6 +84,7 @@ class AlphaCROWN(RelaxationCertifier):
     """
 
     version: ClassVar[int] = 2
+    example: ClassVar[Mapping[str, Any]] = MappingProxyType({"steps": 5})
 
     steps: PositiveInt = 20
     learning_rate: PositiveFloat = 0.5
