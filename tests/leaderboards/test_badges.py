@@ -48,7 +48,7 @@ ALL = (("L0", "passed", 5), ("L1", "passed", 5), ("L1", "not applicable", 0), ("
         ((*ALL, ("L3", "passed", 1), ("L4", "passed", 9)), "L4 · kit 1 · seed 7", True),
         ((*ALL[:3], ("L2", "not applicable", 0)), "L1 · kit 1 · seed 7", False),
         ((*ALL, ("L1", "failed", 0)), "failed L1: check 4 · kit 1 · seed 7", False),
-        ((*ALL, ("L2", "expected failure", 0)), "failed L2: check 4 · kit 1 · seed 7", False),
+        ((*ALL, ("L2", "expected failure", 0)), "L1 · kit 1 · seed 7", False),
         ((*ALL, ("L3", "failed", 0), ("L0", "failed", 1)), "failed L0: check 5 · kit 1 · seed 7", False),
         ((), "no level reached · kit 1 · seed 7", False),
         ((("L0", "passed", 0),), "no level reached · kit 1 · seed 7", False),
