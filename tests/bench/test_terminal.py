@@ -38,9 +38,10 @@ def cells(text: str) -> list[list[str]]:
 def test_the_table_has_rank_name_shares_radius_and_cost() -> None:
     text = shown(entry("worse", 1), entry("better", 3))
     assert cells(text) == [
-        ["#", "entry", "r=0", "r=0.25", "r=1", "clean", "ACR", "s/image"],
-        ["1", "better", "75.0", "75.0", "0.0", "100.0", "0.375", "0.25"],
-        ["2", "worse", "25.0", "25.0", "0.0", "100.0", "0.125", "0.25"],
+        ["#", "entry", "r=0", "r=0.25", "r=1", "clean", "ACR", "s/image", "checked"],
+        ["", "Unverified", *[""] * 7],
+        ["1", "better", "75.0", "75.0", "0.0", "100.0", "0.375", "0.25", "not checked"],
+        ["2", "worse", "25.0", "25.0", "0.0", "100.0", "0.125", "0.25", "not checked"],
     ]
     assert text.startswith("A title")
     caption = "4 test images of digits; certified accuracy in % at l2 radius r. Ranked by the mean of the certified "
@@ -53,7 +54,7 @@ def test_an_entry_without_numbers_says_why_and_has_none() -> None:
         for status in ("unsupported", "incomplete", "failed")
     ]
     table = cells(shown(entry("sound", 2), *missing))
-    assert table[2:] == [["-", f"{line.name} ({line.status})", *["-"] * 6] for line in missing]
+    assert table[3:] == [["-", f"{line.name} ({line.status})", *["-"] * 6, "not checked"] for line in missing]
 
 
 def failed_rows() -> pd.DataFrame:
@@ -63,7 +64,7 @@ def failed_rows() -> pd.DataFrame:
 def test_an_unknown_clean_accuracy_is_a_dash() -> None:
     sound = entry("sound", 2)
     unknown = entry("sound", 2, rows=sound.rows.assign(clean_prediction=-1))
-    assert cells(shown(unknown))[1][5] == "-"
+    assert cells(shown(unknown))[2][5] == "-"
 
 
 @pytest.mark.parametrize("place", ["name", "title", "dataset"])
