@@ -62,7 +62,7 @@ def what_is_out_of_time_is_not_certified(subject: Subject) -> int:
     """Where every deadline is over, by a clock that races and by its own `time_limit`, no false radius is certified."""
     certifier = subject.certifier
     limited = {"time_limit": 1e-9} if "time_limit" in {field.name for field in dataclasses.fields(certifier)} else {}
-    hurried = dataclasses.replace(certifier, **limited)  # type: ignore[arg-type]
+    hurried = dataclasses.replace(certifier, **limited)
     judged = 0
     for norm in norms_of(subject, "out-of-time"):
         trial = Trial(dataclasses.replace(subject, certifier=hurried))
