@@ -98,8 +98,16 @@ def groups_of(tasks: Sequence[Task]) -> list[list[Task]]:
     return list(groups.values())
 
 
-def certify(plan: Plan, store: Store, group: list[Task], options: Options, reporter: Reporter) -> int:
-    """Certify the images that a group still lacks, block by block, and return how many rows were computed.
+@dataclass(frozen=True)
+class Certified:
+    """What certifying a group came to: rows computed, and of each task why it is unsupported, and its errors."""
+
+    rows: int
+    said: list[tuple[str, list[str]]]
+
+
+def certify(plan: Plan, store: Store, group: list[Task], options: Options, reporter: Reporter) -> Certified:
+    """Certify the images that a group still lacks, block by block.
 
     A method that raises costs an ERROR row of its image, not the run.
 
@@ -124,7 +132,7 @@ def certify(plan: Plan, store: Store, group: list[Task], options: Options, repor
     for task in group:
         for reason in dict.fromkeys(task.errors):
             reporter.warn(f"{task.cell.name}: {reason}")
-    return computed
+    return Certified(computed, [(task.unsupported, task.errors) for task in group])
 
 
 def _failed(row: pd.DataFrame) -> bool:

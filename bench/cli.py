@@ -4,14 +4,17 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-# Torch takes seconds to import, so everything that needs it is imported by the command that uses it.
+from bench.audit_command import audit
+from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, UNFINISHED, USAGE, find_manifest
+from bench.endings import stderr as _stderr
+from bench.endings import stop as _stop
 
-OK, CHECK_FAILED, USAGE, UNFINISHED, NOTHING_MEASURED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+# Torch takes seconds to import, so everything that needs it is imported by the command that uses it.
 
 _EXIT_CODES = (
     "Exit codes: 0 ok; 1 a check failed; 2 bad usage or spec; 3 finished with ERROR or TIMEOUT cells, or could not "
@@ -26,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-_stderr = Console(stderr=True)
+app.command()(audit)
 
 
 def main() -> None:
@@ -47,7 +50,24 @@ def run(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Inputs a forward pass, for certifiers that have one.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            envvar="CERTBENCH_JOBS",
+            show_default="one a core",
+            help="Trainings and certifications side by side. Cannot change a result.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    no_check: Annotated[
+        bool,
+        typer.Option(
+            "--no-check",
+            envvar="CERTBENCH_NO_CHECK",
+            help="Do not check the certifiers; rows that were not checked are shown apart.",
+        ),
+    ] = False,
 ) -> None:
     """Train, certify and publish a board. Run it again to resume; what is stored is not computed again.
 
@@ -62,7 +82,7 @@ def run(
         certbench run my-spec.toml --dry-run           what is stored and what is missing
     """
     try:
-        _run(spec, output, limit, device, block_size, batch_size, dry_run)
+        _run(spec, output, limit, device, block_size, batch_size, jobs, dry_run, no_check)
     except KeyboardInterrupt:
         _stderr.print("Interrupted. Finished blocks are stored; the same command resumes.")
         raise typer.Exit(INTERRUPTED) from None
@@ -75,9 +95,13 @@ def _run(
     device: str,
     block_size: int,
     batch_size: int | None,
+    jobs: int | None,
     dry_run: bool,
+    no_check: bool,
 ) -> None:
     from bench import datasets
+    from bench.choosing import ChoosingError
+    from bench.conformance import check_certifiers
     from bench.dry_run import describe_plan
     from bench.plan import make_plan
     from bench.progress import reporter_for
@@ -85,7 +109,8 @@ def _run(
     from bench.runner import run as execute
     from bench.selection import SelectionError
     from bench.spec import find_spec, read_spec
-    from bench.store import StoreError
+    from bench.store import Store, StoreError
+    from bench.workers import WorkerError, jobs_for
     from certifiers import ClassifierChangedError
     from ensembles.checkpoint import CheckpointError
     from ensembles.registry import RegistryError
@@ -93,7 +118,7 @@ def _run(
     from leaderboards import BoardError, StoredDataError
 
     reporter = reporter_for(_stderr)
-    options = Options(output, device, block_size, batch_size)
+    options = Options(output, device, block_size, batch_size, jobs or jobs_for(device))
     try:
         check_device(device)
         spec, text = read_spec(find_spec(written))
@@ -106,9 +131,10 @@ def _run(
                 typer.echo(line)
             return
         outcome = execute(plan, options, reporter)
+        badges = {} if no_check else check_certifiers(plan, Store(output), reporter)
     except (
         *(TrainingError, SelectionError, CheckpointError, StoreError, StoredDataError),
-        *(BoardError, datasets.DataError, ClassifierChangedError),
+        *(BoardError, datasets.DataError, ClassifierChangedError, ChoosingError, WorkerError),
     ) as error:
         _stop(UNFINISHED, error)
     reporter.note(f"{outcome.computed} rows computed, {outcome.stored} were stored.")
@@ -121,6 +147,9 @@ def _run(
         _stop(UNFINISHED, error)
     except OSError as error:
         _stop(UNFINISHED, f"Cannot write the board: {error}. Free some space and run the same command.")
+    if failed := {name: badge for name, badge in badges.items() if badge.failed}:
+        said = "; ".join(f"{name}: {badge}" for name, badge in failed.items())
+        _stop(CHECK_FAILED, f"Certifiers failed the conformance kit, and their rows are shown apart: {said}.")
     if outcome.failed or outcome.timeouts:
         raise typer.Exit(UNFINISHED)
     if not outcome.measured:
@@ -145,15 +174,7 @@ def board(
     """
     from leaderboards import BoardError, StoredDataError
 
-    manifest = Path(stored).resolve() if stored.endswith(".json") else output / "runs" / stored / "run.json"
-    if not manifest.is_file():
-        from ensembles.registry import did_you_mean
-
-        known = sorted(path.parent.name for path in (output / "runs").glob("*/run.json"))
-        _stop(
-            USAGE,
-            f"No run at {manifest}. {did_you_mean(stored, known)}Stored in {output}: {', '.join(known) or 'none'}.",
-        )
+    manifest = find_manifest(stored, output)
     folder = manifest.parent.parent.parent / "boards" / manifest.parent.name
     try:
         _publish(manifest, folder, as_json)
@@ -274,11 +295,6 @@ def _publish(manifest: Path, folder: Path, as_json: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(board_table(built))
     for name, path in files.items():
         typer.echo(f"{name:12} {path}")
-
-
-def _stop(code: int, why: object) -> NoReturn:
-    _stderr.print(f"error: {why}", markup=False, emoji=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

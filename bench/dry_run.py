@@ -18,9 +18,11 @@ def describe_plan(plan: Plan, options: Options) -> list[str]:
     """
     store = Store(options.output)
     images = plan.images
+    chosen = plan.spec.data.answered_rightly
+    count = f"{len(images)}" if chosen is None else f"{chosen} of {len(images)}"
     lines = [
-        f"{plan.name}: {len(images)} {plan.spec.data.split} images of {plan.dataset.name}, "
-        f"norm {plan.spec.threat.norm}, radii {', '.join(plan.spec.threat.radii)}; store {options.output}",
+        f"{plan.name}: {count} {plan.spec.data.split} images of {plan.dataset.name}, norm {plan.spec.threat.norm}, "
+        f"radii {', '.join(plan.spec.threat.radii)}; store {options.output}",
         "training:",
     ]
     weights = {}
@@ -41,6 +43,8 @@ def describe_plan(plan: Plan, options: Options) -> list[str]:
             state = f"to certify: {len(images)} images, after the choice of its hyper-parameters"
         elif needs_fit(cell):
             state = f"to certify: {len(images)} images, after its weights are fitted"
+        elif chosen is not None:
+            state = f"to certify: {chosen} images that all members answer rightly, chosen after training"
         elif any(job.digest not in weights for job in cell.jobs):
             state = f"to certify: {len(images)} images, after training"
         else:

@@ -91,8 +91,7 @@ def write_down(
             "schema": SCHEMA_VERSION,
             "name": plan.name,
             "title": plan.spec.title or plan.name,
-            # Line breaks of the spec are not those of a page; blank lines part paragraphs.
-            "description": "\n\n".join(" ".join(part.split()) for part in plan.spec.description.split("\n\n")).strip(),
+            "description": _description(plan),
             "radii": list(plan.spec.threat.radii),
             "spec_text": plan.spec_text,
             "entries": entries,
@@ -100,6 +99,18 @@ def write_down(
     )
     write_file(manifest.with_name("spec.toml"), plan.spec_text.encode())
     return Outcome(manifest, statuses, reasons, computed, stored, timeouts)
+
+
+def _description(plan: Plan) -> str:
+    """The spec's description, and how its images were chosen where the members chose them."""
+    parts = plan.spec.description.split("\n\n")
+    if (chosen := plan.spec.data.answered_rightly) is not None:
+        parts.append(
+            f"The images are the first {chosen} that all members on this board answer rightly: clean accuracy says "
+            "nothing here."
+        )
+    # Line breaks of the spec are not those of a page; blank lines part paragraphs.
+    return "\n\n".join(" ".join(part.split()) for part in parts).strip()
 
 
 def _completed(plan: Plan, store: Store, task: Task, used: dict[str, Any]) -> dict[str, Any]:

@@ -99,9 +99,13 @@ def make_plan(spec: ExperimentSpec, spec_text: str, dataset: Dataset, limit: int
     split = {"test": dataset.test, "validation": dataset.validation}[spec.data.split]
     images = split.select(every=spec.data.every, offset=spec.data.offset, limit=spec.data.limit)
     name = spec.name
-    if limit is not None and limit < len(images):
-        images = images.spread(limit)
+    chosen = spec.data.answered_rightly
+    if limit is not None and limit < (chosen or len(images)):
         name = f"{spec.name}-limit{limit}"
+        if chosen is None:
+            images = images.spread(limit)
+        else:
+            spec = spec.model_copy(update={"data": spec.data.model_copy(update={"answered_rightly": limit})})
     if not len(images):
         raise ValueError(
             f"data: no image is selected: the {spec.data.split} split of {dataset.name} has {len(split)} images, "

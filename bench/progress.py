@@ -79,10 +79,12 @@ class _PlainTask(Task):
 
 
 class RichReporter(Reporter):
-    """Bars with count, time spent and time left."""
+    """Bars with count, time spent and time left; pieces of work that overlap share one display."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._display: Progress | None = None
+        self._open = 0
 
     def note(self, text: str) -> None:
         """Print the line above the bars."""
@@ -103,8 +105,18 @@ class RichReporter(Reporter):
             TimeRemainingColumn(elapsed_when_finished=False),
             TextColumn("{task.fields[detail]}", markup=False),
         )
-        with Progress(*columns, console=self._console) as progress:
-            yield _RichTask(progress, progress.add_task(label, total=total, detail=""))
+        if self._display is None:
+            self._display = Progress(*columns, console=self._console)
+            self._display.start()
+        self._open += 1
+        display = self._display
+        try:
+            yield _RichTask(display, display.add_task(label, total=total, detail=""))
+        finally:
+            self._open -= 1
+            if not self._open:
+                display.stop()
+                self._display = None
 
 
 class _RichTask(Task):

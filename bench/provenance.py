@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from bench.workers import certification_threads
+
 _PACKAGES = ("certbench", "torch", "numpy", "scipy", "pandas", "pyarrow")
 
 
-def collect(device: str) -> dict[str, Any]:
-    """Versions, commit, processor, threads, number formats and the time, ready for JSON."""
+def collect(device: str, jobs: int = 1) -> dict[str, Any]:
+    """Versions, commit, processor, jobs, threads of each, number formats and the time, ready for JSON."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
@@ -22,7 +24,8 @@ def collect(device: str) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "jobs": jobs,
+        "threads": torch.get_num_threads() if jobs == 1 else certification_threads(jobs),
         "device": device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
         "tf32": bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
     }

@@ -5,15 +5,18 @@ from pathlib import Path
 import torch
 
 from bench import provenance
-from bench.certification import certify, groups_of, tasks_of
+from bench.certification import Certified, Task, certify, groups_of, tasks_of
+from bench.choosing import answered_rightly
 from bench.datasets import DataError
+from bench.jobs import TrainJob
 from bench.manifest import Outcome, write_down
 from bench.options import Options
 from bench.plan import Plan
 from bench.progress import Reporter
 from bench.selection import select
 from bench.store import Store, StoreError
-from bench.training import members_for
+from bench.training import stored_members, trained_alone
+from bench.workers import Piece, Workers
 from ensembles.checkpoint import Checkpoint, CheckpointError
 from ensembles.training import TrainingError
 
@@ -41,48 +44,90 @@ def run(plan: Plan, options: Options, reporter: Reporter) -> Outcome:
         SelectionError: no candidate of a grid could be scored.
         ClassifierChangedError: a method changed weights that other entries share.
         CheckpointError: a stored checkpoint was altered.
+        ChoosingError: fewer images are answered rightly than the spec asks for.
+        WorkerError: a worker process was killed.
         KeyboardInterrupt: the user stopped it; finished blocks are stored.
     """
     # A number format that rounds to 10 bits is another classifier; a verdict must not depend on the device.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     store = Store(options.output)
-    with store.locked():
+    with store.locked(), Workers(options.jobs, reporter) as workers:
 
         def search(candidates: Plan) -> Path:
-            return _execute(candidates, store, options, reporter).manifest
+            return _execute(candidates, store, options, reporter, workers).manifest
 
-        return _execute(select(plan, search, store.root / "boards", reporter), store, options, reporter)
+        return _execute(select(plan, search, store.root / "boards", reporter), store, options, reporter, workers)
 
 
-def _execute(plan: Plan, store: Store, options: Options, reporter: Reporter) -> Outcome:
-    trained, failures = _train(plan, store, options, reporter)
-    used = provenance.collect(options.device)
+def _execute(plan: Plan, store: Store, options: Options, reporter: Reporter, workers: Workers) -> Outcome:
+    trained, failures = _train(plan, store, options, reporter, workers)
+    plan = answered_rightly(plan, trained)
+    used = provenance.collect(options.device, options.jobs)
     tasks = tasks_of(plan, store, trained, options, reporter)
     once = list({task.key: task for task in tasks.values()}.values())
     stored = sum(len(plan.images) - len(task.pending) for task in once)
-    computed = 0
-    for group in groups_of(once):
-        computed += certify(plan, store, group, options, reporter)
+    computed = _certify(plan, store, groups_of(once), options, workers)
     return write_down(plan, store, tasks, failures, used, computed, stored, options, reporter)
 
 
+def _certify(plan: Plan, store: Store, groups: list[list[Task]], options: Options, workers: Workers) -> int:
+    """Certify all groups, and return how many rows were computed."""
+    computed: list[int] = []
+
+    def piece(group: list[Task]) -> Piece:
+        def done(answer: Certified) -> None:
+            computed.append(answer.rows)
+            for task, (unsupported, errors) in zip(group, answer.said, strict=True):
+                task.unsupported, task.errors = unsupported, errors
+
+        return Piece(certify, (plan, store, group, options), done=done)
+
+    workers.run([piece(group) for group in groups])
+    return sum(computed)
+
+
 def _train(
-    plan: Plan, store: Store, options: Options, reporter: Reporter
+    plan: Plan, store: Store, options: Options, reporter: Reporter, workers: Workers
 ) -> tuple[dict[str, Checkpoint], dict[str, str]]:
     """The checkpoints of all jobs by digest, and why a training stopped where one did; the others go on."""
     trained: dict[str, Checkpoint] = {}
     failures: dict[str, str] = {}
-    for job in plan.jobs():
-        stopped = [failures[start.digest] for start in job.starts if start.digest in failures]
-        try:
+    pieces: dict[str, Piece] = {}
+
+    def failed(job: TrainJob, error: Exception) -> None:
+        if isinstance(error, (StoreError, CheckpointError, DataError)) or not isinstance(
+            error, (RuntimeError, ValueError)
+        ):
+            raise error
+        kind = "" if isinstance(error, TrainingError) else f"{type(error).__name__}: "
+        failures[job.digest] = f"{job.label}: {kind}{error}"
+        reporter.warn(failures[job.digest])
+
+    def piece(job: TrainJob) -> Piece:
+        def prepare() -> tuple[object, ...] | None:
+            stopped = [failures[start.digest] for start in job.starts if start.digest in failures]
             if stopped:
-                raise TrainingError(f"its start could not be trained: {stopped[0]}")
-            trained[job.digest] = members_for(job, plan.dataset, store, options.device, reporter, trained)
-        except (StoreError, CheckpointError, DataError):
-            raise
-        except (RuntimeError, ValueError) as error:
-            kind = "" if isinstance(error, TrainingError) else f"{type(error).__name__}: "
-            failures[job.digest] = f"{job.label}: {kind}{error}"
-            reporter.warn(failures[job.digest])
+                failed(job, TrainingError(f"its start could not be trained: {stopped[0]}"))
+                return None
+            starts = {start.digest: trained[start.digest] for start in job.starts}
+            return job, plan.dataset, store, options.device, starts
+
+        def done(_: None) -> None:
+            trained[job.digest] = stored_members(job, store.checkpoint(job.digest))
+
+        return Piece(
+            trained_alone,
+            after=[pieces[start.digest] for start in job.starts if start.digest in pieces],
+            prepare=prepare,
+            done=done,
+            failed=lambda error: failed(job, error),
+        )
+
+    for job in plan.jobs():
+        if store.checkpoint(job.digest).is_file():
+            trained[job.digest] = stored_members(job, store.checkpoint(job.digest))
+        else:
+            pieces[job.digest] = piece(job)
+    workers.run(list(pieces.values()))
     return trained, failures

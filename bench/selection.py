@@ -77,11 +77,12 @@ def _search_plan(plan: Plan, label: str) -> Plan:
         )
         for name in names
     )
+    whole = {"every": 1, "offset": 0, "limit": None, "answered_rightly": None}
     update: dict[str, Any] = {
         "name": f"{plan.name}-selection-{label}",
         "title": f"{spec.title or spec.name}: hyper-parameters of {label}, chosen on validation images",
         "description": "Candidates of a grid. The first of this board is used; no test image took part.",
-        "data": spec.data.model_copy(update={"split": "validation", "every": 1, "offset": 0, "limit": None}),
+        "data": spec.data.model_copy(update={**whole, "split": "validation"}),
         "ensembles": {**spec.ensembles, **candidates},
         "threat": spec.threat.model_copy(update={"radii": table.grid_radii or spec.threat.radii}),
         "entries": entries,

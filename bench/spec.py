@@ -175,11 +175,23 @@ def read_spec(path: Path) -> tuple[ExperimentSpec, str]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return ExperimentSpec.model_validate(tomllib.loads(text)), text
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise SpecError(f"{path.name}: not valid TOML: {error}.") from error
+    return spec_of(text, path.name), text
+
+
+def spec_of(text: str, name: str) -> ExperimentSpec:
+    """A spec from its text; `name` is what mistakes are told of.
+
+    Raises:
+        SpecError: as `read_spec`.
+    """
+    try:
+        return ExperimentSpec.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{name}: not valid TOML: {error}.") from error
     except pydantic.ValidationError as error:
-        raise SpecError(f"{path.name}: {_sentence(error)}") from error
+        raise SpecError(f"{name}: {_sentence(error)}") from error
 
 
 def _sentence(error: pydantic.ValidationError) -> str:

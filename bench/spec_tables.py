@@ -27,7 +27,10 @@ from leaderboards.radii import parse_radius
 
 
 class DataTable(Table):
-    """`[data]`: which images are certified: every `every`-th of the split from `offset` on."""
+    """`[data]`: which images are certified: every `every`-th of the split from `offset` on, the first `limit` of these.
+
+    `answered_rightly = N` certifies only the first N of them that all trained members on the board answer rightly.
+    """
 
     name: Annotated[str, built(dataset_named)]
     root: str | None = None
@@ -35,6 +38,7 @@ class DataTable(Table):
     every: Annotated[int, Field(ge=1)] = 1
     offset: Annotated[int, Field(ge=0)] = 0
     limit: Annotated[int, Field(ge=1)] | None = None
+    answered_rightly: Annotated[int, Field(ge=1)] | None = None
 
 
 class ThreatTable(Table):

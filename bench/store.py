@@ -6,6 +6,7 @@
     OUTPUT/diagnostics/<digest>.json                       what the members of an ensemble agree on
     OUTPUT/cells/<key>/rows-<first image>-<digest>.parquet rows of finished images
     OUTPUT/cells/<key>/errors-....parquet                  rows of images that failed; computed again
+    OUTPUT/cells/<key>/audit-....parquet, witness-....     what audits found, see `audit_store`
     OUTPUT/cells/<key>/cell.json                           key, spec and provenance, once all rows are there
     OUTPUT/runs/<name>/run.json                            the entries of a run
     OUTPUT/boards/<name>/                                  the published board
@@ -27,15 +28,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from leaderboards.records import (
-    CELL_METADATA,
-    FAILURES,
-    ROW_SCHEMA,
-    StoredDataError,
-    block_name,
-    is_failed_block,
-    read_block,
-)
+from leaderboards.records import FAILURES, ROW_SCHEMA, block_name, is_failed_block, read_block
+from leaderboards.verified_files import CELL_METADATA, StoredDataError
 
 
 class StoreError(RuntimeError):

@@ -4,8 +4,9 @@ from rich.table import Table
 from rich.text import Text
 
 from leaderboards import Board, Line, format_radius
+from leaderboards.badges import UNVERIFIED, badge_text, groups
 from leaderboards.escaping import visible
-from leaderboards.numerals import percent, quantity, radius
+from leaderboards.numerals import percent, quantity, radius, rank
 
 
 def board_table(board: Board) -> Table:
@@ -15,10 +16,27 @@ def board_table(board: Board) -> Table:
         f"{board.images} {board.split} images of {board.dataset}; certified accuracy in % at {board.norm} radius r. "
         + board.ranking
     )
-    for name in ("#", "entry", *(f"r={format_radius(item)}" for item in board.radii), "clean", "ACR", "s/image"):
-        table.add_column(name, justify="left" if name == "entry" else "right", overflow="fold")
-    for line in board.lines:
-        table.add_row(*_cells(line, len(board.radii)))
+    columns = (
+        "#",
+        "entry",
+        *(f"r={format_radius(item)}" for item in board.radii),
+        "clean",
+        "ACR",
+        "s/image",
+        "checked",
+    )
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("entry", "checked") else "right", overflow="fold")
+    for group in groups(board):
+        if group.heading:
+            table.add_section()
+            table.add_row("", Text(UNVERIFIED, "bold"), *[""] * (len(columns) - 2))
+        for line in group.lines:
+            table.add_row(*_cells(line, len(board.radii)), _text(badge_text(line.entry)))
+    if board.unranked:
+        table.add_section()
+    for line in board.unranked:
+        table.add_row(*_cells(line, len(board.radii)), _text(badge_text(line.entry)))
     return table
 
 
@@ -28,12 +46,12 @@ def _text(words: str) -> Text:
 
 
 def _cells(line: Line, radii: int) -> list[str | Text]:
-    scores = line.scores
+    scores, mark = line.scores, " (UNSOUND)" if line.entry.audit and line.entry.audit.unsound else ""
     if scores is None:
         return ["-", _text(f"{line.entry.name} ({line.entry.status})"), *["-"] * (radii + 3)]
     return [
-        str(line.rank),
-        _text(line.entry.name),
+        rank(line.rank),
+        _text(line.entry.name + mark),
         *(percent(share.value) for share in scores.certified),
         "-" if scores.clean is None else percent(scores.clean.value),
         radius(scores.average_radius),

@@ -12,6 +12,7 @@ from bench.datasets import Dataset
 from bench.jobs import TrainJob
 from bench.progress import Reporter
 from bench.store import Store, write_file
+from bench.workers import threads
 from ensembles import Ensemble, WeightedAverage, architectures, checkpoint, derive_seed
 from ensembles.architectures import Classifier
 from ensembles.cancelling import cancelling_pair, hidden_widths
@@ -120,6 +121,22 @@ def members_for(
     write_file(path, checkpoint.serialize(members, header))
     unfinished.unlink(missing_ok=True)
     return checkpoint.load(path)
+
+
+def trained_alone(
+    job: TrainJob,
+    dataset: Dataset,
+    store: Store,
+    device: str,
+    trained: Mapping[str, Checkpoint],
+    reporter: Reporter,
+) -> None:
+    """`members_for` on one thread, into the store: the order in which threads add up changes last bits of the weights.
+
+    So they do not depend on the number of cores, nor on how many trainings run side by side.
+    """
+    with threads(1):
+        members_for(job, dataset, store, device, reporter, trained)
 
 
 def _planted(job: TrainJob, dataset: Dataset, trained: Mapping[str, Checkpoint]) -> bytes:

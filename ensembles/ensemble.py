@@ -1,6 +1,6 @@
 """The ensemble: members and an aggregation, one classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeGuard, cast
 
 import torch
@@ -64,14 +64,18 @@ def stack_logits(outputs: Sequence[Tensor]) -> Float[Tensor, "member batch class
     return torch.stack(list(outputs))
 
 
-def shared_scores(classifiers: Sequence[nn.Module], x: Float[Tensor, "batch *shape"]) -> list[Tensor]:
+def shared_scores(
+    classifiers: Sequence[nn.Module],
+    x: Float[Tensor, "batch *shape"],
+    known: Mapping[nn.Module, Float[Tensor, "batch classes"]] | None = None,
+) -> list[Tensor]:
     """The scores [batch, classes] of several classifiers at once, each member evaluated once.
 
     Ensembles are opened into their members; a member that several of them share (the same object) runs once.
     A subclass with a `forward` of its own is a module like any other. Each result equals `classifier(x)` bit
-    for bit.
+    for bit. `known` are outputs at x that need not be computed again.
     """
-    outputs: dict[nn.Module, Tensor] = {}
+    outputs: dict[nn.Module, Tensor] = dict(known or {})
 
     def output(module: nn.Module) -> Tensor:
         if module not in outputs:

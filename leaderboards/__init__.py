@@ -1,20 +1,23 @@
 """Scores, ranks and shows stored results. Reads plain data; never imports torch.
 
-`records` is the stored form and `radii` its exact radii; `metrics` measures one set of rows and `scores`
-gathers an entry's numbers; `board` ranks comparable entries; `render` publishes a board as `page` (HTML),
-`tables` (Markdown, LaTeX), `documents` (JSON) and `plots`; `published_logs` reads others' results.
+`records` is the stored form, `audits` what attacks on it found, and `radii` its exact radii; `metrics` measures
+one set of rows and `scores` gathers an entry's numbers; `board` ranks comparable entries; `render` publishes a board
+as `page` (HTML), `tables` (Markdown, LaTeX), `documents` (JSON) and `plots`; `published_logs` reads others' results.
 """
 
+from leaderboards.audits import Audit
 from leaderboards.board import RANKING, Board, BoardError, Line, board_of, build_board
 from leaderboards.metrics import Share, binomial_interval, certified_accuracy
 from leaderboards.published_logs import read_cohen_log
 from leaderboards.radii import ceil_float, format_radius, parse_radius
-from leaderboards.records import Entry, Run, StoredDataError, read_rows, read_run
+from leaderboards.records import Entry, Run, read_rows, read_run
 from leaderboards.render import publish
 from leaderboards.scores import Scores, score
+from leaderboards.verified_files import StoredDataError
 
 __all__ = [
     "RANKING",
+    "Audit",
     "Board",
     "BoardError",
     "Entry",

@@ -8,6 +8,8 @@ from math import nan
 
 import pandas as pd
 
+from leaderboards.audits import audit_cells
+from leaderboards.badges import badge_text, ranked_apart
 from leaderboards.metrics import Share
 from leaderboards.radii import format_radius, parse_radius
 from leaderboards.records import STATUSES, VERDICTS, Entry, Run
@@ -35,7 +37,10 @@ class BoardError(ValueError):
 
 @dataclass(frozen=True)
 class Line:
-    """One entry on a board. `rank` and `scores` are None unless the entry is complete."""
+    """One entry on a board.
+
+    `scores` are None unless it is complete; `rank` too, and where an audit found it unsound.
+    """
 
     entry: Entry
     rank: int | None
@@ -65,13 +70,18 @@ class Board:
 
     @property
     def ranked(self) -> tuple[Line, ...]:
-        """The lines that have numbers, best first."""
+        """The lines that have numbers, best first; those without a rank, being unsound, come last."""
         return tuple(line for line in self.lines if line.scores is not None)
 
     @property
     def unranked(self) -> tuple[Line, ...]:
         """The lines without numbers."""
         return tuple(line for line in self.lines if line.scores is None)
+
+    @property
+    def audited(self) -> bool:
+        """Whether any certificate on the board was audited."""
+        return any(line.entry.audit for line in self.lines)
 
     @property
     def diagnosed(self) -> dict[str, Entry]:
@@ -110,12 +120,14 @@ class Board:
         cells["seconds_per_image"] = scores.seconds if scores else nan
         cells["expected_false_certificates"] = scores.expected_false_certificates if scores else nan
         cells |= {f"diagnostic_{name}": value for name, value in entry.diagnostics.items()}
+        cells |= audit_cells(entry.audit) if self.audited else {}
         cells["errors"] = int((entry.rows["verdict"] == "ERROR").sum())
         return cells | {
             "images": entry.images,
             "status": entry.status,
             "reason": entry.reason,
             "warnings": "; ".join(entry.warnings),
+            "conformance": badge_text(entry),
             "key": entry.key,
         }
 
@@ -162,8 +174,12 @@ def board_of(
     scored = [(entry, _score(entry, exact)) for entry in given if entry.status == "complete"]
     # Whole numbers of successes make equal means exactly equal.
     totals = [sum(share.successes for share in scores.certified) for _, scores in scored]
-    order = sorted(range(len(scored)), key=lambda index: -totals[index])
-    ranked = [Line(scored[i][0], 1 + sum(t > totals[i] for t in totals), scored[i][1]) for i in order]
+    # What was caught with a false certificate is shown, but no rank is its due.
+    unsound = [entry.audit is not None and entry.audit.unsound for entry, _ in scored]
+    sound = [total for total, caught in zip(totals, unsound, strict=True) if not caught]
+    order = sorted(range(len(scored)), key=lambda index: (unsound[index], -totals[index]))
+    ranks = [None if unsound[i] else 1 + sum(total > totals[i] for total in sound) for i in order]
+    ranked = [Line(scored[i][0], rank, scored[i][1]) for i, rank in zip(order, ranks, strict=True)]
     without = [Line(entry, None, None) for entry in given if entry.status != "complete"]
     return Board(
         name=name,
@@ -177,7 +193,7 @@ def board_of(
         schema=given[0].schema,
         radii=exact,
         spec_text=spec_text,
-        lines=(*ranked, *without),
+        lines=(*ranked_apart(ranked), *without),
     )
 
 

@@ -1,5 +1,6 @@
 """A board as one JSON document: every number unrounded, with its counts, so that it can be checked."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -55,6 +56,8 @@ def _entry(board: Board, line: Line) -> dict[str, Any]:
         "rows": len(entry.rows),
         "errors": int((entry.rows["verdict"] == "ERROR").sum()),
         "scores": _scores(board, line),
+        "conformance": _conformance(line),
+        **({"audit": dataclasses.asdict(entry.audit) | {"unsound": entry.audit.unsound}} if entry.audit else {}),
         "warnings": list(entry.warnings),
         "diagnostics": entry.diagnostics,
         "parameters": entry.parameters,
@@ -83,6 +86,20 @@ def _scores(board: Board, line: Line) -> dict[str, Any] | None:
         "seconds_per_image": scores.seconds,
         "expected_false_certificates": scores.expected_false_certificates,
     }
+
+
+def _conformance(line: Line) -> dict[str, Any] | None:
+    badge = line.entry.conformance
+    if badge is None:
+        return None
+    found = {
+        "badge": str(badge),
+        "verified": badge.verified,
+        "level": badge.level,
+        "kit": badge.kit,
+        "seed": badge.seed,
+    }
+    return found | {"quick": badge.quick, "failed": list(badge.failed)}
 
 
 def _share(share: Share) -> dict[str, Any]:

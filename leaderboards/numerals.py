@@ -33,6 +33,11 @@ def radius(value: float) -> str:
     return str(Decimal(repr(float(value))).quantize(Decimal("0.001"), rounding=ROUND_FLOOR))
 
 
+def rank(value: int | None) -> str:
+    """A rank, or a dash where an entry is shown without one."""
+    return NOTHING if value is None else str(value)
+
+
 def quantity(value: float) -> str:
     """A cost or an expectation: whole, with separators, from 1000 on, else three significant digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -15,6 +15,8 @@ import itables.options
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from leaderboards import escaping, numerals
+from leaderboards.audits import audit_texts
+from leaderboards.badges import badge_text, groups
 from leaderboards.board import Board
 from leaderboards.margins import margins
 from leaderboards.margins_plot import margins_svg
@@ -42,6 +44,9 @@ def html_page(board: Board) -> str:
         "interval": numerals.interval,
         "radius": numerals.radius,
         "quantity": numerals.quantity,
+        "badge": badge_text,
+        "rank": numerals.rank,
+        "audit": audit_texts,
         "visible": escaping.visible,
         "pretty": _pretty,
     }
@@ -57,6 +62,7 @@ def html_page(board: Board) -> str:
         drawn=len(drawn_lines(board)),
         diagnostics=diagnostic_names(board),
         searches=searches(board),
+        groups=groups(board),
         side_by_side=side_by_side(board),
         stages=stages(board),
         margins=margins(board),

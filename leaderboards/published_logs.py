@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from leaderboards.records import StoredDataError
+from leaderboards.verified_files import StoredDataError
 
 _COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 

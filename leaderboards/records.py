@@ -6,18 +6,19 @@ board (an ensemble, an aggregation, a certifier, a threat); its rows, one an ima
 changed or truncated file cannot be mistaken for a stored one.
 """
 
-import hashlib
-import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from leaderboards.audits import Audit, audited, read_audits
+from leaderboards.badges import Badge, badge_for, read_badges
+from leaderboards.verified_files import StoredDataError, digest_of, read_verified
 
 
 def _column(name: str, kind: pa.DataType, doc: str) -> pa.Field:
@@ -54,9 +55,6 @@ MEASURED_COLUMNS = ("seconds",)
 #: What a row's `verdict` may be.
 VERDICTS = ("CERTIFIED", "UNKNOWN", "ABSTAINED", "FALSIFIED", "UNSUPPORTED", "TIMEOUT", "ERROR")
 
-#: In the metadata of a file of rows: the key of the cell that they belong to.
-CELL_METADATA = b"certbench.cell"
-
 #: Verdicts that another try, or another machine, may change: shown, but never taken for stored.
 FAILURES = ("ERROR", "TIMEOUT")
 
@@ -66,13 +64,11 @@ STATUSES = ("complete", "failed", "incomplete", "unsupported")
 _BLOCK_NAME = re.compile(r"^(?P<kind>rows|errors)-(?P<first>\d+)-(?P<digest>[0-9a-f]{32})\.parquet$")
 
 
-class StoredDataError(ValueError):
-    """A stored file does not hold what its name or its schema says."""
-
-
 @dataclass(frozen=True)
 class Entry:
     """One line of a board: its identity, its state and its rows.
+
+    Rows whose certificates were refuted by an audit are FALSIFIED here; the stored ones are as they were.
 
     `rows` has the columns of `ROW_SCHEMA` and any `evidence_*`, sorted as the image set was; it is empty
     where the status is `unsupported`. `images` is the size of the image set that the entry was asked for.
@@ -98,6 +94,8 @@ class Entry:
     warnings: tuple[str, ...] = ()
     diagnostics: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    conformance: Badge | None = None
+    audit: Audit | None = None
 
 
 @dataclass(frozen=True)
@@ -110,11 +108,6 @@ class Run:
     radii: tuple[str, ...]
     spec_text: str
     entries: tuple[Entry, ...]
-
-
-def digest_of(content: bytes) -> str:
-    """The first 128 bits of SHA-256, in hexadecimal: the digest in the name of a file of rows."""
-    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def block_name(content: bytes, first_image: int, *, failed: bool = False) -> str:
@@ -143,24 +136,8 @@ def read_block(path: Path) -> pd.DataFrame:
     Raises:
         StoredDataError: the file was truncated or altered, lacks a column, or is that of another cell.
     """
-    content = path.read_bytes()
     match = _BLOCK_NAME.match(path.name)
-    if match is None or match["digest"] != digest_of(content):
-        raise StoredDataError(
-            f"{path}: the bytes do not match the digest in the name; the file was altered or cut off."
-        )
-    try:
-        table = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError) as error:
-        raise StoredDataError(f"{path}: not a readable Parquet file ({error}).") from error
-    owner = (table.schema.metadata or {}).get(CELL_METADATA)
-    if owner is not None and not owner.decode(errors="replace").startswith(path.parent.name):
-        raise StoredDataError(f"{path}: holds rows of another cell, {owner.decode(errors='replace')[:32]}.")
-    for expected in ROW_SCHEMA:
-        if expected.name not in table.column_names or table.schema.field(expected.name).type != expected.type:
-            raise StoredDataError(f"{path}: column {expected.name!r} is missing or not of type {expected.type}.")
-        if table.column(expected.name).null_count:
-            raise StoredDataError(f"{path}: column {expected.name!r} has empty cells.")
+    table = read_verified(path, match["digest"] if match else None, ROW_SCHEMA)
     rows: pd.DataFrame = table.to_pandas()
     return rows
 
@@ -204,6 +181,7 @@ def read_run(manifest: Path) -> Run:
             f"{manifest}: written with schema {found}, this program reads schema {SCHEMA_VERSION}. Run the spec again."
         )
     root = manifest.parent.parent.parent
+    badges = read_badges(root / "conformance")
     try:
         return Run(
             name=document["name"],
@@ -211,18 +189,23 @@ def read_run(manifest: Path) -> Run:
             description=document["description"],
             radii=tuple(document["radii"]),
             spec_text=document["spec_text"],
-            entries=tuple(_read_entry(root, item) for item in document["entries"]),
+            entries=tuple(_read_entry(root, item, badges) for item in document["entries"]),
         )
     except (KeyError, TypeError) as error:
         raise StoredDataError(f"{manifest}: not the description of a run ({error!r}).") from error
 
 
-def _read_entry(root: Path, item: Mapping[str, Any]) -> Entry:
+def _read_entry(root: Path, item: Mapping[str, Any], badges: Sequence[Badge]) -> Entry:
     fields = dict(item)
+    # Nothing in the manifest can say that a certifier was checked: only the stored checks can.
+    fields["conformance"] = badge_for(fields.get("details", {}).get("certifier"), badges)
     folder, image_ids = fields.pop("folder"), fields.pop("image_ids")
     rows = read_rows(root / folder) if folder else no_rows()
     positions = {image: position for position, image in enumerate(image_ids)}
     rows = rows[rows["image_id"].isin(positions)]
     order = rows["image_id"].map(positions).argsort(kind="stable")
-    warnings = tuple(fields.pop("warnings", ()))
-    return Entry(rows=rows.iloc[order].reset_index(drop=True), warnings=warnings, **fields)
+    # Nothing in the manifest can say that an entry was audited: only the files beside its rows can.
+    fields.pop("audit", None)
+    rows, audit = audited(rows.iloc[order].reset_index(drop=True), read_audits(root / folder) if folder else None)
+    warnings = (*audit.warnings(), *fields.pop("warnings", ())) if audit else tuple(fields.pop("warnings", ()))
+    return Entry(rows=rows, warnings=warnings, audit=audit, **fields)

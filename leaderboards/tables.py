@@ -3,6 +3,8 @@
 import math
 
 from leaderboards import escaping, numerals
+from leaderboards.audits import audit_texts, reading_of_audits
+from leaderboards.badges import UNVERIFIED, badge_text, groups, is_verified
 from leaderboards.board import Board, Line
 from leaderboards.margins import margins
 from leaderboards.radii import format_radius
@@ -27,26 +29,34 @@ def markdown_page(board: Board) -> str:
         "median",
         "abstains",
         "s / image",
+        "checked",
+        *(["audited", "tightness"] if board.audited else []),
     ]
     rows = [
         [
-            str(line.rank),
+            numerals.rank(line.rank),
             text(line.entry.name) + ("".join(f" (**{text(warning)}**)" for warning in line.entry.warnings)),
             text(line.entry.certifier),
             text(line.entry.guarantee),
             *_numbers(line.scores),
             numerals.percent(line.scores.abstention.value),
             numerals.quantity(line.scores.seconds),
+            text(badge_text(line.entry)),
+            *(audit_texts(line.entry.audit) if board.audited else ()),
         ]
         for line in board.ranked
         if line.scores
     ]
-    table = [head, ["--:", ":--", ":--", ":--", *["--:"] * (len(head) - 4)], *rows]
+    ruled = [head, ["--:", ":--", ":--", ":--", *["--:"] * (len(head) - 5), ":--"]]
     blocks = [f"# {text(board.title)}", text(board.description), text(_subject(board))]
     blocks += _side_by_side_blocks(board)
     blocks += _margin_blocks(board)
     blocks += ["## Ranking"] if len(blocks) > 3 else []
-    blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in table) if rows else "No entry is complete.")
+    for group in groups(board):
+        blocks += [f"## {group.heading}", text(group.note)] if group.heading else []
+        table = [*ruled, *rows[group.first : group.first + len(group.lines)]]
+        blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in table))
+    blocks += [] if rows else ["No entry is complete."]
     if board.unranked:
         blocks += ["## Without numbers", "\n".join(f"- {_without(line)}" for line in board.unranked)]
     blocks += _training_blocks(board)
@@ -129,8 +139,8 @@ def latex_table(board: Board) -> str:
     head = ["", "Entry", *(f"$r={format_radius(radius)}$" for radius in board.radii), "Clean", "ACR"]
     rows = [
         [
-            str(line.rank),
-            text(line.entry.name),
+            numerals.rank(line.rank),
+            text(line.entry.name) + (r" (\textbf{unsound})" if line.rank is None else ""),
             *(numerals.percent(share.value) for share in line.scores.certified),
             numerals.percent(line.scores.clean.value) if line.scores.clean else "--",
             numerals.radius(line.scores.average_radius),
@@ -138,6 +148,8 @@ def latex_table(board: Board) -> str:
         for line in board.ranked
         if line.scores
     ]
+    verified = sum(is_verified(line.entry) for line in board.ranked)
+    apart = [rf"\midrule \multicolumn{{{columns + 4}}}{{l}}{{\emph{{{UNVERIFIED}}}}}"] if verified < len(rows) else []
     omitted = [f"{text(line.entry.name)} ({text(line.entry.status)})" for line in board.unranked]
     note = f" Without numbers: {', '.join(omitted)}." if omitted else ""
     ends = [share.interval for line in board.ranked if line.scores for share in line.scores.certified]
@@ -157,7 +169,10 @@ def latex_table(board: Board) -> str:
             r"    \toprule",
             f"    {' & '.join(head)} \\\\",
             r"    \midrule",
-            *(f"    {' & '.join(cells)} \\\\" for cells in rows),
+            *(
+                f"    {' & '.join(cells)} \\\\"
+                for cells in [*rows[:verified], *([line] for line in apart), *rows[verified:]]
+            ),
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
@@ -178,10 +193,14 @@ def reading_guide(board: Board) -> list[str]:
         "Clean: accuracy of the unsmoothed classifier without any certificate.",
         "ACR and median: average and median over all images of the certified radius, 0 where it is wrong or "
         "missing; rounded down. ACR grows with the number of samples: compare it only at equal cost.",
+        "Checked: the level that the entry's certifier reached under the conformance kit (L0 contract, L1 truth, L2 "
+        "planted counterexamples, L3 attacks, L4 statistics), the version of the kit and the seed of its cases; or the "
+        "first check that it failed. Entries below L2 are unverified and ranked apart.",
         "Guarantee: a deterministic certificate is a proof; a probabilistic one is wrong with at most the "
         "stated probability per image. The expected number of false certificates adds these up.",
         "Seconds: wall time per image on the machine of the run; a pass that serves several entries is shared "
         "equally between them. Between machines, compare passes.",
+        *([reading_of_audits()] if board.audited else []),
     ]
 
 

@@ -8,5 +8,7 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # As the command line does: threads that wait should sleep soon where cores are shared.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# Worker processes take seconds to start, more than most runs here; the tests of workers ask for them.
+os.environ.setdefault("CERTBENCH_JOBS", "1")
 
 _HOOK = install_import_hook(["ensembles", "certifiers"], "beartype.beartype")

@@ -83,6 +83,18 @@ class Split(ABC):
         return self._take(np.arange(len(self), dtype=np.int64)[offset::every][:limit])
 
     @final
+    def at(self, positions: Positions) -> "Split":
+        """The images at these positions, in that order.
+
+        Raises:
+            IndexError: a position below 0 or past the end.
+        """
+        found = np.asarray(positions).astype(np.int64)
+        if outside := [position for position in found.tolist() if not 0 <= position < len(self)]:
+            raise IndexError(f"Positions must be 0 to {len(self) - 1}, got {outside[0]}.")
+        return self._take(found)
+
+    @final
     def spread(self, count: int) -> "Split":
         """`count` of the images, spread evenly from the first on, whether or not `count` divides their number.
 
@@ -92,3 +104,13 @@ class Split(ABC):
         if not 1 <= count <= len(self):
             raise ValueError(f"count must be 1 to {len(self)}, got {count}.")
         return self._take(np.arange(count, dtype=np.int64) * len(self) // count)
+
+    @final
+    def of_ids(self, ids: Sequence[int]) -> "Split":
+        """The images of these ids, in that order.
+
+        Raises:
+            KeyError: an id that is not in this split.
+        """
+        positions = {image: position for position, image in enumerate(self.ids.tolist())}
+        return self._take(np.array([positions[image] for image in ids], dtype=np.int64))

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float64
 
 from certifiers.exact.encoding import Program
-from certifiers.relaxation.ball import ROUNDINGS, Ball
+from certifiers.relaxation.ball import Ball
+from certifiers.relaxation.rounding import roundings
 from certifiers.relaxation.rows import Rows
 
 _UNIT = float(torch.finfo(torch.float64).eps)
@@ -42,7 +43,7 @@ def dual_bound(
     largest = np.maximum(np.abs(program.lower), np.abs(program.upper))
     # The slope of a basic variable is zero, summed from numbers that are not.
     size = (np.abs(cost) + m @ abs(program.matrix)) @ largest + np.abs(program.limit) @ m + abs(constant)
-    return value - float(program.limit @ m) + constant - ROUNDINGS * _UNIT * float(size)
+    return value - float(program.limit @ m) + constant - roundings(max(program.matrix.shape)) * _UNIT * float(size)
 
 
 def least_over_ball(ball: Ball, slope: Float64[np.ndarray, "inputs"]) -> float:

@@ -158,7 +158,7 @@ class GlobalLipschitz(GlobalLipschitzCertifier):
     upper bounds: see `layer_norms`.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     norms: ClassVar[frozenset[Norm]] = frozenset(Norm)
 
     def bounds(self, ball: Ball) -> GlobalBounds:

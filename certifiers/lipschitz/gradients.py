@@ -21,8 +21,8 @@ from certifiers.exact.closed_form import DUAL_ORDER
 from certifiers.networks import Add, Network
 from certifiers.relaxation.affine import AFFINE, sides, transposed
 from certifiers.relaxation.backward import Relaxed
-from certifiers.relaxation.ball import ROUNDINGS
 from certifiers.relaxation.intervals import Interval
+from certifiers.relaxation.rounding import roundings, terms_of
 
 _UNIT = float(torch.finfo(torch.float64).eps)
 
@@ -69,7 +69,7 @@ class Gradients:
         """The chain rule for an affine layer: `row W`, in intervals `middle W` and `width |W|`."""
         if not isinstance(layer, (nn.Linear, nn.Conv2d, nn.AvgPool2d)):
             return Gradients(transposed(layer, self.middle, shape), transposed(layer, self.width, shape), self.owner)
-        rounded = self.width + ROUNDINGS * _UNIT * (self.middle.abs() + self.width)
+        rounded = self.width + roundings(terms_of(layer)) * _UNIT * (self.middle.abs() + self.width)
         return Gradients(transposed(layer, self.middle, shape), transposed(absolute, rounded, shape), self.owner)
 
     def through_relu(self, interval: Interval) -> "Gradients":

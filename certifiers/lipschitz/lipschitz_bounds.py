@@ -16,6 +16,7 @@ from certifiers.networks import Add, Network, Shift
 from certifiers.relaxation.affine import AFFINE, magnitude
 from certifiers.relaxation.ball import ROUNDINGS, Ball
 from certifiers.relaxation.relaxation import Bounds
+from certifiers.relaxation.rounding import roundings, terms_of
 
 _UNIT = float(torch.finfo(torch.float64).eps)
 
@@ -70,7 +71,8 @@ class LipschitzBounds(Bounds):
     def center(self, network: Network) -> tuple[Float64[Tensor, "batch outputs"], Float64[Tensor, "batch"]]:
         """The outputs at the centers, and a bound on the norm of their error, computed once.
 
-        A layer passes on what error it is given, times its operator norm, and adds its own rounding.
+        A layer passes on what error it is given, times its operator norm, and adds its own rounding,
+        `gamma_n (|W| |x| + |b|)` (see `rounding`).
         """
         if network not in self._centers:
             values = network.values(self.ball.center)
@@ -89,7 +91,8 @@ class LipschitzBounds(Bounds):
                 else:
                     terms = torch.zeros_like(out)
                 own_error: Tensor = torch.linalg.vector_norm(terms.flatten(1), ord=order, dim=1)
-                errors.append(error * (1 + ROUNDINGS * _UNIT) + ROUNDINGS * _UNIT * own_error)
+                lost = roundings(max(terms_of(layer), out[0].numel())) * _UNIT  # the norm is a sum over the outputs
+                errors.append(error * (1 + lost) + lost * own_error)
             self._centers[network] = values[-1], errors[-1]
         return self._centers[network]
 

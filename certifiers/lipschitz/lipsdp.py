@@ -89,7 +89,7 @@ class LipSDP(GlobalLipschitzCertifier):
         largest: the most ReLUs a network may have.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L2})
 
     solver: Solver = "scs"

@@ -96,7 +96,7 @@ class LocalLipschitz(RelaxationCertifier):
         intermediate: the bounds that decide which ReLUs are stable: crown, or ibp, which is faster and weaker.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     intermediate: Intermediate = "crown"
 

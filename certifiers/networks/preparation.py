@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from certifiers.certificate import Unsupported
 from certifiers.networks.network import Network
 from certifiers.networks.reading import read
-from certifiers.undisturbed import fingerprints
+from certifiers.networks.snapshot import Snapshot
 from ensembles.aggregation import Aggregation
 from ensembles.ensemble import Ensemble, members_of
 
@@ -35,14 +35,14 @@ class Prepared:
     aggregation: Aggregation | None
 
 
-_prepared: "weakref.WeakKeyDictionary[nn.Module, tuple[object, Network]]" = weakref.WeakKeyDictionary()
+_prepared: "weakref.WeakKeyDictionary[nn.Module, tuple[Snapshot, Network]]" = weakref.WeakKeyDictionary()
 
 
 def prepare(classifier: nn.Module, x: Float[Tensor, "batch *shape"]) -> Prepared:
     """The networks of a classifier, in float64 on the CPU; the classifier is left as it is.
 
-    A member is read once and remembered as long as it lives and its weights are not written to. Each call compares the
-    networks with the members on `x` itself, and the first one on random inputs as well.
+    A member is read once and remembered as long as it lives and all numbers in it are the same, see `Snapshot`. Each
+    call compares them, and the networks with the members on `x` itself; the first one on random inputs as well.
 
     Raises:
         Unsupported: a layer has no bounds, or a network's outputs differ from its member's.
@@ -50,12 +50,12 @@ def prepare(classifier: nn.Module, x: Float[Tensor, "batch *shape"]) -> Prepared
     networks = []
     for number, member in enumerate(members_of(classifier)):
         name = f"member {number + 1}" if isinstance(classifier, Ensemble) else "the classifier"
-        known, marks = _prepared.get(member), fingerprints(member)
-        if known is not None and known[0] == marks and _difference(member, known[1], x) is None:
+        known = _prepared.get(member)
+        # Hooks are no part of a snapshot: a network that differs may be of a former classifier.
+        if known is not None and known[0].holds(member) and _difference(member, known[1], x) is None:
             networks.append(known[1])
             continue
-        # Writes to `.data` and hooks leave no mark: a network that differs may be of a former classifier.
-        network = read(member, x[:1])
+        snapshot, network = Snapshot.of(member), read(member, x[:1])
         generator = torch.Generator().manual_seed(0)
         for inputs in (torch.rand(SAMPLES, *x.shape[1:], generator=generator).to(x), x):
             if (off := _difference(member, network, inputs)) is not None:
@@ -64,7 +64,7 @@ def prepare(classifier: nn.Module, x: Float[Tensor, "batch *shape"]) -> Prepared
                     "allowed. What it computes is not what its recorded layers compute; smoothing certifies any "
                     "classifier."
                 )
-        _prepared[member] = (marks, network)
+        _prepared[member] = (snapshot, network)
         networks.append(network)
     opened = members_of(classifier) != [classifier]
     return Prepared(tuple(networks), classifier.aggregation if opened and isinstance(classifier, Ensemble) else None)

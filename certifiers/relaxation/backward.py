@@ -13,8 +13,9 @@ from torch.nn import functional
 from certifiers.certificate import Norm, Unsupported
 from certifiers.networks import Add, Network, Shift
 from certifiers.relaxation.affine import AFFINE, cast, sides
-from certifiers.relaxation.ball import Ball
+from certifiers.relaxation.ball import ROUNDINGS, Ball
 from certifiers.relaxation.intervals import NONLINEAR, Interval, intervals, tightest, unstable
+from certifiers.relaxation.rounding import Sizes, roundings
 from certifiers.relaxation.rows import Rows
 from certifiers.relaxation.zonotopes import Zonotopes
 
@@ -31,7 +32,8 @@ LARGEST_PASS = 2**22
 class Planes(NamedTuple):
     """Linear functions `rows . x + offset` of a value, below something over the ball of each row's sample.
 
-    `size` is the sum of the absolute values of the terms of `offset`, by which rounding is bounded.
+    `size` is the size of the terms that coefficients and offset were summed from, by which rounding is bounded: of each
+    layer `|A| (|W| |x| + |b|)`, for the coefficients A of its outputs; see `rounding`.
     """
 
     rows: Rows
@@ -48,12 +50,14 @@ class Relaxed:
         ball: the inputs.
         bounds: by number of a nonlinear layer, the interval of what it reads.
         relaxations: by number of a layer, its linear bounds.
+        sizes: of the terms of the affine layers.
     """
 
     network: Network
     ball: Ball
     bounds: Mapping[int, Interval]
     relaxations: "Mapping[int, ReLUBounds | MaxPoolBounds]"
+    sizes: Sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +90,7 @@ class ReLUBounds:
             rows.values.clamp(max=0).flatten(1), rows.of(self.offset).expand_as(rows.values).flatten(1)
         )
         slope = torch.where(rows.values >= 0, rows.of(self.lower), rows.of(self.upper))
-        return Planes(replace(rows, values=rows.values * slope), constant, -constant)
+        return Planes(replace(rows, values=rows.values * slope), constant, -constant * _share(rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +129,7 @@ class MaxPoolBounds:
         terms = (negative * rows.of(self.highest)).flatten(1)
         routed = replace(rows, values=rows.values - negative).spread(self.size, tuple(self.chosen.shape[1:]))
         passed = replace(routed, values=routed.values * routed.of(self.chosen))
-        return Planes(passed, terms.sum(1), terms.abs().sum(1))
+        return Planes(passed, terms.sum(1), terms.abs().sum(1) * _share(rows))
 
 
 def relaxed(network: Network, ball: Ball, intermediate: Intermediate = "crown") -> Relaxed:
@@ -145,11 +149,11 @@ def relaxed(network: Network, ball: Ball, intermediate: Intermediate = "crown") 
         parts = [relaxed(exact, ball.part(slice(i, i + 1)), intermediate).bounds for i in range(len(ball))]
         sides = {n: zip(*(part[n] for part in parts), strict=True) for n in nonlinear}
         joined = {n: (torch.cat(lows), torch.cat(highs)) for n, (lows, highs) in sides.items()}
-        return Relaxed(
-            network, ball, joined, {number: _relaxation(network, number, joined[number]) for number in joined}
-        )
+        own = {number: _relaxation(network, number, joined[number]) for number in joined}
+        return Relaxed(network, ball, joined, own, Sizes(network, ball, joined))
     bounds: dict[int, Interval] = {}
     relaxations: dict[int, ReLUBounds | MaxPoolBounds] = {}
+    sizes = Sizes(network, ball, bounds)
     direct = _directly_bounded(network) if ball.norm is Norm.LINF else {0}
     # Of the network as it is: the rounding of its weights to another precision is not in their error.
     zonotopes = Zonotopes(exact, ball, bounds)
@@ -160,14 +164,14 @@ def relaxed(network: Network, ball: Ball, intermediate: Intermediate = "crown") 
             everywhere = isinstance(layer, nn.MaxPool2d)
             if len(bounds) >= DEEP and (everywhere or bool(unstable(interval).any())):
                 interval = tightest(interval, zonotopes.interval(source))
-            so_far = Relaxed(network, ball, bounds, relaxations)
+            so_far = Relaxed(network, ball, bounds, relaxations, sizes)
             interval = _tightened(so_far, source, interval, everywhere=everywhere)
         bounds[number] = interval
         relaxations[number] = _relaxation(network, number, interval)
         return interval
 
     intervals(network, ball, tighten=tighten)
-    return Relaxed(network, ball, bounds, relaxations)
+    return Relaxed(network, ball, bounds, relaxations, sizes)
 
 
 def _relaxation(network: Network, number: int, interval: Interval) -> ReLUBounds | MaxPoolBounds:
@@ -228,8 +232,7 @@ def backward(relaxed: Relaxed, value: int, rows: Rows) -> Planes:
         if isinstance(layer, Add):
             parts = [own, own]
         elif isinstance(layer, AFFINE):
-            constant, terms = constant_part(layer, own)
-            offset, size = offset + constant, size + terms
+            offset, size = offset + constant_part(layer, own), size + _terms(layer, own, relaxed.sizes, number)
             parts = [own.through(layer, network.shapes[sources[0]])]
         elif number in relaxed.relaxations:
             part, constant, terms = relaxed.relaxations[number].backward(own)
@@ -245,16 +248,28 @@ def backward(relaxed: Relaxed, value: int, rows: Rows) -> Planes:
     return Planes(found, offset, size)
 
 
-def constant_part(layer: nn.Module, rows: Rows) -> tuple[Float[Tensor, "rows"], Float[Tensor, "rows"]]:
-    """What a layer's bias adds to linear functions of its outputs, and the size of the terms of that sum."""
+def constant_part(layer: nn.Module, rows: Rows) -> Float[Tensor, "rows"]:
+    """What a layer's bias adds to linear functions of its outputs."""
     if isinstance(layer, nn.Linear):
-        return rows.values @ layer.bias, rows.values.abs() @ layer.bias.abs()
+        return rows.values @ layer.bias
     if isinstance(layer, nn.Conv2d):
         assert layer.bias is not None  # noqa: S101
-        return rows.values.sum((2, 3)) @ layer.bias, rows.values.abs().sum((2, 3)) @ layer.bias.abs()
+        return rows.values.sum((2, 3)) @ layer.bias
     if isinstance(layer, Shift):
-        return rows.dot(layer.offset), replace(rows, values=rows.values.abs()).dot(layer.offset.abs())
-    return rows.values.new_zeros(len(rows.values)), rows.values.new_zeros(len(rows.values))
+        return rows.dot(layer.offset)
+    return rows.values.new_zeros(len(rows.values))
+
+
+def _terms(layer: nn.Module, rows: Rows, sizes: Sizes, number: int) -> Float[Tensor, "rows"]:
+    """The size of the terms that coefficients of an affine layer's inputs, and what its bias adds, are summed from."""
+    if isinstance(layer, nn.Flatten):
+        return rows.values.new_zeros(len(rows.values))
+    return replace(rows, values=rows.values.abs()).dot(sizes.of(number))
+
+
+def _share(rows: Rows) -> float:
+    """What a sum over all coefficients of a row loses, in shares of `ROUNDINGS` epsilons."""
+    return roundings(rows.values[0].numel() if len(rows.values) else 1) / ROUNDINGS
 
 
 def planes(relaxed: Relaxed, specification: Float[Tensor, "batch rows outputs"]) -> Planes:

@@ -9,8 +9,8 @@ from torch import Tensor
 from certifiers.certificate import Norm, ThreatModel
 from certifiers.relaxation.rows import Rows
 
-#: Units of rounding that a bound gives away, times the size of the terms it was summed from. Sums of thousands of terms
-#: round by far less in practice: errors are random, and matrix products add blocks.
+#: Machine epsilons that a bound gives away at least, times the size of the terms it was summed from; sums of more terms
+#: than this give away one a term. See `rounding`.
 ROUNDINGS = 256
 
 #: Steps towards the best multiplier of an l2 ball; a handful is taken.
@@ -87,7 +87,8 @@ class Ball:
                 paid = torch.minimum(steep, _multiplier_l2(steep, room, radius)[:, None] * room)
                 dual = torch.linalg.vector_norm(paid, dim=1)
             least = rows.dot(self.center) - radius * dual - torch.linalg.vecdot(steep - paid, room)
-        terms = steep.sum(1) + (offset.abs() if size is None else size)  # inputs are at most 1
+        # Inputs are at most 1.
+        terms = steep.sum(1) * max(1.0, steep.shape[1] / ROUNDINGS) + (offset.abs() if size is None else size)
         return least + offset - ROUNDINGS * torch.finfo(values.dtype).eps * terms
 
 

@@ -91,7 +91,7 @@ class NativeCertifier(RelaxationCertifier):
     """Bounds computed in this package, in plain torch.
 
     Attributes:
-        dtype: the precision; float32 is about twice as fast and gives away more to rounding.
+        dtype: the precision; float32 is about twice as fast and gives away more to rounding (see `rounding`).
     """
 
     dtype: Literal["float64", "float32"] = "float64"
@@ -106,7 +106,7 @@ class NativeCertifier(RelaxationCertifier):
 class NativeIBP(NativeCertifier):
     """Interval bound propagation (Gowal et al., ICCV 2019) in plain torch, the last layer merged with the margins."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def bounds(self, ball: Ball) -> Bounds:
         """Intervals."""
@@ -158,7 +158,7 @@ class BackwardCertifier(NativeCertifier):
 class NativeCROWNIBP(BackwardCertifier):
     """CROWN-IBP (Zhang et al., ICLR 2020) in plain torch: backward linear bounds over intervals of the layers."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     intermediate: ClassVar[Intermediate] = "ibp"
 
 
@@ -170,5 +170,5 @@ class NativeCROWN(BackwardCertifier):
     Members of a weighted average of logits are bounded jointly: their linear functions of the input are added first.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     intermediate: ClassVar[Intermediate] = "crown"

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from certifiers.certificate import Norm, Unsupported
 from certifiers.networks import Add, Network
 from certifiers.relaxation.affine import AFFINE, cast, magnitude, row_norms
-from certifiers.relaxation.ball import ROUNDINGS, Ball
+from certifiers.relaxation.ball import Ball
+from certifiers.relaxation.rounding import roundings, terms_of
 from certifiers.relaxation.rows import Rows
 
 #: Layers that are not affine.
@@ -58,14 +59,15 @@ def intervals(network: Network, ball: Ball, until: int | None = None, tighten: T
             middle, width = layer(center), magnitude(layer, half)
             # Rounding grows with the terms of the sums, not with what is left of them.
             size = magnitude(layer, torch.maximum(lower.abs(), upper.abs())) + layer(torch.zeros_like(center[:1])).abs()
-            slack = ROUNDINGS * torch.finfo(middle.dtype).eps * (width + size)
+            unit = roundings(terms_of(layer)) * torch.finfo(middle.dtype).eps
+            slack = unit * (width + size)
             lower, upper = middle - width - slack, middle + width + slack
             if sources[0] in inputs and ball.norm is not Norm.LINF and isinstance(layer, (nn.Linear, nn.Conv2d)):
                 order = 2.0 if ball.norm is Norm.L2 else torch.inf
                 own = ball.center.reshape(len(ball), *network.shapes[sources[0]])
                 radius = ball.radius.reshape(-1, *(1 for _ in lower.shape[1:]))
                 value, reach = layer(own), radius * row_norms(layer, network.shapes[sources[0]], order)
-                slack = ROUNDINGS * torch.finfo(value.dtype).eps * (size + reach)
+                slack = unit * (size + reach)
                 lower, upper = torch.maximum(lower, value - reach - slack), torch.minimum(upper, value + reach + slack)
             found.append((lower, upper))
             if sources[0] in inputs and isinstance(layer, nn.Flatten):
@@ -100,15 +102,17 @@ def interval_lower(
     last = network.layers[-1]
     found = intervals(network, ball, until=len(network.layers) - isinstance(last, nn.Linear))
     if not isinstance(last, nn.Linear):
-        return _rounded(specification, specification.new_zeros(specification.shape[:2]), found[-1])
+        return _rounded(specification, specification.abs(), specification.new_zeros(specification.shape[:2]), found[-1])
     source = network.sources[-1][0]
     weight, bias = specification @ last.weight, specification @ last.bias
-    lower = _rounded(weight, bias, found[source])
+    # Rows that cancel in the product round by what they were.
+    terms, constant = specification.abs() @ last.weight.abs(), specification.abs() @ last.bias.abs()
+    lower = _rounded(weight, terms, bias, found[source], constant)
     if ball.norm is Norm.LINF or not _is_input(network, source):
         return lower
     owner = torch.arange(len(ball), device=weight.device).repeat_interleave(weight.shape[1])
     rows = Rows(weight.reshape(-1, *network.shapes[0]), owner, network.shapes[0])
-    size = specification.abs() @ last.bias.abs()
+    size = terms.sum(-1) + constant
     return torch.maximum(lower, ball.least(rows, bias.flatten(), size.flatten()).reshape(lower.shape))
 
 
@@ -120,10 +124,16 @@ def _is_input(network: Network, value: int) -> bool:
 
 
 def _rounded(
-    weight: Float[Tensor, "batch rows features"], bias: Float[Tensor, "batch rows"], interval: Interval
+    weight: Float[Tensor, "batch rows features"],
+    terms: Float[Tensor, "batch rows features"],
+    bias: Float[Tensor, "batch rows"],
+    interval: Interval,
+    constant: Float[Tensor, "batch rows"] | None = None,
 ) -> Float[Tensor, "batch rows"]:
+    """The least of `weight . value + bias` over an interval; `terms` and `constant` are what they were summed from."""
     lower, upper = interval
     center, half = (lower + upper) / 2, (upper - lower) / 2
     value = torch.einsum("brf,bf->br", weight, center) - torch.einsum("brf,bf->br", weight.abs(), half) + bias
-    size = torch.einsum("brf,bf->br", weight.abs(), torch.maximum(lower.abs(), upper.abs())) + bias.abs()
-    return value - ROUNDINGS * torch.finfo(value.dtype).eps * size
+    largest = torch.maximum(lower.abs(), upper.abs())
+    size = torch.einsum("brf,bf->br", terms, largest) + (bias.abs() if constant is None else constant)
+    return value - roundings(weight.shape[2]) * torch.finfo(value.dtype).eps * size

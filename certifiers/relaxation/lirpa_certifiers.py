@@ -25,7 +25,7 @@ class IBP(RelaxationCertifier):
         batch_size: images at once; halved when memory runs out.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     batch_size: PositiveInt = execution_field(default=32)
 
@@ -46,7 +46,7 @@ class CROWNIBP(RelaxationCertifier):
         batch_size: images at once; halved when memory runs out.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     batch_size: PositiveInt = execution_field(default=32)
 
@@ -63,7 +63,7 @@ class CROWN(RelaxationCertifier):
     Source: Zhang et al., NeurIPS 2018, section 3.3; Xu et al., NeurIPS 2020. Images are bounded one after the other.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def bounds(self, ball: Ball) -> Bounds:
         """Backward bounds, intermediate ones too."""
@@ -83,7 +83,7 @@ class AlphaCROWN(RelaxationCertifier):
         learning_rate: of Adam; falls by 2% a step.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     example: ClassVar[Mapping[str, Any]] = MappingProxyType({"steps": 5})
 
     steps: PositiveInt = 20

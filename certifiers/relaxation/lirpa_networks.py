@@ -28,7 +28,7 @@ class Joint(nn.Module):
 
 
 def boundable(network: Network, norm: Norm, *, linear: bool, moved: bool = False) -> Network:
-    """A copy of a network in float32 that computes the same, of layers that auto_LiRPA bounds correctly.
+    """A copy of a network in float64 that computes the same, of layers that auto_LiRPA bounds correctly.
 
     Each was tried in 0.3, beside the bounds of this package and beside samples:
 
@@ -75,7 +75,7 @@ def boundable(network: Network, norm: Norm, *, linear: bool, moved: bool = False
         else:
             plain = _plain(layer, network.shapes[sources[0]]) if linear else deepcopy(layer)
             numbers.append(made.append(plain, own, name, shape))
-    return Network([layer.float() for layer in made.layers], made.sources, made.names, made.shapes)
+    return Network([layer.double() for layer in made.layers], made.sources, made.names, made.shapes)
 
 
 def input_shift(networks: Sequence[Network]) -> Float[Tensor, "channels 1 1"] | None:

@@ -23,6 +23,7 @@ from certifiers.relaxation.affine import AFFINE, cast
 from certifiers.relaxation.ball import ROUNDINGS, Ball
 from certifiers.relaxation.intervals import Interval, unstable
 from certifiers.relaxation.matrices import Matrices
+from certifiers.relaxation.rounding import roundings, terms_of
 
 #: How many numbers the terms of the inputs may be in one value of one sample; those of the ReLUs come to them, up to
 #: `MOST_TERMS` times as many. A handful of values is kept at once.
@@ -39,11 +40,15 @@ _SLACK = ROUNDINGS * torch.finfo(torch.float64).eps
 
 @dataclass(frozen=True, eq=False)
 class AffineMap:
-    """An affine layer `x -> matrix x + offset` of flattened samples; `magnitude` has the matrix's absolute values."""
+    """An affine layer `x -> matrix x + offset` of flattened samples; `magnitude` has the matrix's absolute values.
+
+    `slack`, times the size of its terms, is what an output may be rounded by.
+    """
 
     matrix: Tensor
     magnitude: Tensor
     offset: Float64[Tensor, "outputs 1"]
+    slack: float
 
 
 _maps: "weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], AffineMap]]" = weakref.WeakKeyDictionary()
@@ -59,8 +64,13 @@ def affine_map(layer: nn.Module, shape: tuple[int, ...]) -> AffineMap:
             _as_tensor(found.matrix).to(device),
             _as_tensor(abs(found.matrix)).to(device),
             torch.from_numpy(found.offset)[:, None].to(device),
+            _slack(terms_of(layer)),
         )
     return known[shape]
+
+
+def _slack(terms: int) -> float:
+    return roundings(terms) * torch.finfo(torch.float64).eps
 
 
 def _as_tensor(matrix: sparse.csr_array) -> Tensor:
@@ -97,7 +107,7 @@ class Zonotope:
         """The form of an affine layer's outputs; what is rounded off becomes error."""
         middle = layer.matrix @ self.middle + layer.offset
         terms = (layer.matrix @ self.terms.flatten(1)).reshape(len(middle), *self.terms.shape[1:])
-        error = layer.magnitude @ self.error + _SLACK * (layer.magnitude @ self.size + layer.offset.abs())
+        error = layer.magnitude @ self.error + layer.slack * (layer.magnitude @ self.size + layer.offset.abs())
         return Zonotope(middle, terms, error)
 
     def plus(self, other: "Zonotope") -> "Zonotope":
@@ -149,7 +159,7 @@ class Zonotope:
         own, others = self.terms[:, :, :inputs], self.terms[:, :, inputs:]
         order = {Norm.LINF: 1.0, Norm.L2: 2.0, Norm.L1: math.inf}[norm]
         reach = torch.linalg.vector_norm(own, ord=order, dim=2) + others.abs().sum(2) + self.error
-        reach = reach + _SLACK * self.size
+        reach = reach + _slack(self.terms.shape[2]) * self.size
         return self.middle - reach, self.middle + reach
 
 

@@ -78,6 +78,8 @@ main()
 ROOT = Path(bench.__file__).resolve().parents[1]
 # Whoever runs the tests may have set what changes the form of the output.
 PLAIN = {"FORCE_COLOR": None, "TTY_COMPATIBLE": None, "COLUMNS": None, "_TYPER_FORCE_DISABLE_TERMINAL": "1"}
+# Checks of certifiers take seconds, and are no part of what most of these tests are about.
+UNCHECKED = {"CERTBENCH_NO_CHECK": "1"}
 
 
 class Recording(Reporter):
@@ -166,7 +168,7 @@ def certbench() -> Callable[..., Result]:
     """The command, in this process; what it writes to stdout and stderr is kept apart."""
 
     def invoke(*words: object) -> Result:
-        result = CliRunner(env=PLAIN).invoke(app, [str(word) for word in words])
+        result = CliRunner(env=PLAIN | UNCHECKED).invoke(app, [str(word) for word in words])
         unexpected = result.exception is not None and not isinstance(result.exception, SystemExit)
         assert not unexpected, f"certbench raised {result.exception!r}"
         return result
@@ -178,7 +180,7 @@ def certbench() -> Callable[..., Result]:
 def environment() -> dict[str, str]:
     """The environment of other processes: this tree, one thread, plain output."""
     kept = {name: value for name, value in os.environ.items() if name not in PLAIN}
-    return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | UNCHECKED
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ def test_the_markdown_table_holds_the_numbers(make_run: Callable[..., Run], make
     # Clopper-Pearson of 2 and 1 of 4 images.
     assert cells[:5] == ["1", "one", "smoothing", "probabilistic", "41.7"]
     assert cells[5:8] == ["50.0 [6.8, 93.2]", "50.0 [6.8, 93.2]", "25.0 [0.6, 80.6]"]
-    assert cells[8:] == ["100.0 [39.8, 100.0]", "0.375", "0.250", "25.0", "0.5"]
+    assert cells[8:] == ["100.0 [39.8, 100.0]", "0.375", "0.250", "25.0", "0.5", "not checked"]
     assert "- part: **incomplete** (2 missing)" in page
     assert RANKING in page
     assert "certbench run spec.toml" in page
@@ -51,7 +51,8 @@ def test_the_latex_table_is_balanced_and_escaped(hostile_run: Run) -> None:
     # No foreign character is left that LaTeX would act on.
     bare = re.sub(r"\\[{}$&#%_\\]", "", table)
     rows = [line for line in table.splitlines() if line.endswith(r"\\")]
-    assert len(rows) == 3
+    assert len(rows) == 4
+    assert "Unverified" in rows.pop(1)
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {6}
     assert bare.count("{") == bare.count("}")
     # Only the dollar signs of our own column heads remain: two a radius.

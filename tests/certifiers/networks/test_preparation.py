@@ -72,6 +72,25 @@ def test_a_changed_weight_is_noticed(reads: list[nn.Module], how: str) -> None:
     assert reads == [own, own]
 
 
+def test_a_change_that_the_images_do_not_show_is_noticed(reads: list[nn.Module]) -> None:
+    own = nn.Sequential(nn.Flatten(), nn.Linear(9, 2), nn.ReLU(), nn.Linear(2, 3)).eval()
+    with torch.no_grad():
+        own[1].bias[0] = -100.0  # a neuron that is 0 for all images
+    prepare(own, images())
+    own[3].weight.data[:, 0] = 7.0  # leaves no mark
+    found = prepare(own, images())
+    assert reads == [own, own]
+    torch.testing.assert_close(found.networks[0].layers[-1].weight[:, 0], torch.full((3,), 7.0).double())
+
+
+def test_loading_the_weights_that_are_there_is_no_change(reads: list[nn.Module]) -> None:
+    own = member()
+    prepare(own, images())
+    own.load_state_dict(copy.deepcopy(own.state_dict()))
+    prepare(own, images())
+    assert reads == [own]
+
+
 def test_what_was_read_dies_with_the_member() -> None:
     own = member()
     network = weakref.ref(prepare(own, images()).networks[0])

@@ -51,9 +51,9 @@ def test_shifts_move_to_the_input_where_all_have_one(models: Any) -> None:
     for network in networks:
         moved = boundable(network, Norm.LINF, linear=True, moved=True)
         assert len(moved.layers) == len(network.layers) - 1
-        torch.testing.assert_close(moved((x + shift).float()), network(x).float(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(moved(x + shift), network(x), atol=1e-12, rtol=1e-12)
         still = boundable(network, Norm.LINF, linear=True)
-        torch.testing.assert_close(still(x.float()), network(x).float(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(still(x), network(x), atol=1e-12, rtol=1e-12)
     assert input_shift([networks[0], models.network("mlp", 0)]) is None
     plain = Awkward(nn.Conv2d(2, 4, 3, padding=1), features=144)
     assert input_shift([networks[0], read(plain, x)]) is None

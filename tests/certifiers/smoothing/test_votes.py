@@ -196,3 +196,30 @@ def test_scores_of_a_wrong_shape_are_refused(shape: tuple[int, ...], told: str, 
     message = rf"must map 100 inputs to scores \[100, classes\] of two classes or more, got {told}"
     with pytest.raises(ValueError, match=message):
         votes([Recorder(answer)], image, 100)
+
+
+def test_fused_members_vote_as_they_do_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from certifiers.smoothing import votes as module
+
+    shape = (1, 28, 28)
+    found = [architectures.create("lenet5", input_shape=shape, classes=10, seed=seed).eval() for seed in range(3)]
+    generator = torch.Generator().manual_seed(2)
+    for weights in (parameter.data for own in found for parameter in own.parameters()):
+        weights.normal_(0, 0.3, generator=generator)  # as they are made, one class has all the votes
+    ensemble = Ensemble(found)
+    classifiers = [
+        *(ensemble, ensemble.with_aggregation(MaxMargin()), ensemble.with_aggregation(Single(member=2))),
+        ensemble.with_aggregation(WeightedAverage(weights=(1.0, 2.0, 0.0), of="logit")),
+    ]
+    pixels = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    together = votes(classifiers, pixels)
+    built: list[object] = []
+    real = module.fused
+    monkeypatch.setattr(module, "fused", lambda members: built.append(real(members)))  # answers None: apart
+    apart = votes(classifiers, pixels)
+    assert built[0] is not None, "these members are fused"
+    # Where kernels add in another order, a vote can change that is decided by the last bits of the scores.
+    for one, other in zip(together, apart, strict=True):
+        assert int((one - other).abs().sum()) <= 2
+    assert len({tuple(own.tolist()) for own in together}) == 4
+    assert all(int(own.max()) < SAMPLES for own in together)

@@ -1,0 +1,131 @@
+"""Checks of the certifiers of a run, stored as plain data beside its results: `conformance/<digest>.json`."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.keys import canonical_json, digest
+from bench.plan import Plan
+from bench.progress import Reporter
+from bench.store import Store
+from certifiers import Certifier
+from certifiers.conformance import examination, kit
+from certifiers.conformance.kit import Level, Result, Subject
+from leaderboards.badges import DOCUMENT_VERSION, Badge, badge_of
+
+#: How a run checks its certifiers: the same cases each time, and few of them.
+LEVEL, SEED, QUICK = Level.L2, 7, True
+
+
+def path_of(store: Store, subject: Subject) -> Path:
+    """Where the results of a check are stored: keyed by all that decides them but the checks' code itself."""
+    fields = {
+        "certifier": subject.certifier.describe(),
+        "kit": kit.VERSION,
+        "seed": subject.seed,
+        "quick": subject.quick,
+    }
+    return store.root / "conformance" / f"{digest(fields)[:32]}.json"
+
+
+def document_of(subject: Subject, asked: Level, results: Sequence[Result]) -> dict[str, Any]:
+    """The results of a check as plain data."""
+    return {
+        "document": "certbench-conformance",
+        "document_version": DOCUMENT_VERSION,
+        "certifier": _described(subject.certifier),
+        "kit": kit.VERSION,
+        "seed": subject.seed,
+        "quick": subject.quick,
+        "asked": asked.name,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "checks": [
+            {
+                "name": result.check.name,
+                "level": result.check.level.name,
+                "status": result.status.value,
+                "measured": result.measured,
+                "seconds": round(result.seconds, 3),
+                "message": result.message,
+                "counterexample": result.counterexample,
+                "replay": list(result.replay),
+            }
+            for result in results
+        ],
+    }
+
+
+def record(store: Store, subject: Subject, asked: Level, results: Sequence[Result]) -> Badge:
+    """Store the results of a check, and return the badge they earn.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    document = document_of(subject, asked, results)
+    store.write_json(path_of(store, subject), document)
+    return badge_of(document)
+
+
+def stored(store: Store, subject: Subject, asked: Level) -> Badge | None:
+    """The badge of a stored check of at least that level; None where there is none, it cannot be read, or it failed.
+
+    A failure is never taken from the store: it is looked at again.
+    """
+    try:
+        document = json.loads(path_of(store, subject).read_text(encoding="utf-8"))
+        badge = badge_of(document)
+        reusable = Level[document["asked"]] >= asked and badge.certifier == _described(subject.certifier)
+    except (OSError, ValueError, KeyError):
+        return None
+    return badge if reusable and not badge.failed else None
+
+
+def check_certifiers(
+    plan: Plan, store: Store, reporter: Reporter, level: Level = LEVEL, seed: int = SEED, *, quick: bool = QUICK
+) -> dict[str, Badge]:
+    """Check each distinct certifier of a plan once, and store the results; what is stored and passed is not run again.
+
+    Returns:
+        The badges, by the names of the certifiers with a number where several have one name.
+
+    Raises:
+        StoreError: the store is in use, full or not writable.
+    """
+    distinct = {canonical_json(cell.certifier.describe()): cell.certifier for cell in plan.cells if not cell.reason}
+    found: dict[str, Badge] = {}
+    with store.locked():
+        for certifier in distinct.values():
+            subject = Subject(certifier, seed=seed, quick=quick)
+            label = _label(certifier, found)
+            badge = stored(store, subject, level)
+            if badge is None:
+                badge = record(store, subject, level, _results(subject, level, label, reporter))
+                reporter.note(f"{label}: {badge}")
+            found[label] = badge
+    return found
+
+
+def _results(subject: Subject, level: Level, label: str, reporter: Reporter) -> list[Result]:
+    results: list[Result] = []
+    checks = kit.checks(level)
+    with reporter.task(f"check {label} at {level.name}", len(checks)) as progress:
+        for result in examination.results(subject, level):
+            results.append(result)
+            progress.advance(1, result.check.name)
+    for result in results:
+        if result.status is kit.Status.FAILED:
+            reporter.warn(f"{label} failed {result.check.level.name}: {result.check.name}: {result.message}")
+    return results
+
+
+def _described(certifier: Certifier) -> Any:
+    """Name, version and parameters as they come back from JSON."""
+    return json.loads(canonical_json(certifier.describe()))
+
+
+def _label(certifier: Certifier, known: dict[str, Badge]) -> str:
+    name = certifier.name or type(certifier).__name__
+    number = 1 + sum(label == name or label.startswith(f"{name} (") for label in known)
+    return name if number == 1 else f"{name} ({number})"

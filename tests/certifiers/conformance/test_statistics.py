@@ -1,0 +1,137 @@
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import certifiers
+from certifiers import Findings, KeyedRandomness, Norm, ThreatModel
+from certifiers.conformance import kit
+from certifiers.conformance.kit import Level, Status, Subject, Violation
+from certifiers.conformance.smoothed_truth import Slabs
+from certifiers.conformance.statistics_trials import judged, sampler_of
+from certifiers.smoothing import Smoothing
+from tests.certifiers.conformance.smoothing_mutants import MUTANTS, Plain
+
+STATISTICS = [own for own in kit.checks() if own.level is Level.L4]
+
+
+def outcomes(certifier: Any, *, quick: bool = True, seed: int = 7) -> dict[str, kit.Result]:
+    return {own.name: kit.run(own, Subject(certifier, quick=quick, seed=seed)) for own in STATISTICS}
+
+
+def failures(found: dict[str, kit.Result]) -> dict[str, str]:
+    return {name: result.message for name, result in found.items() if result.status is Status.FAILED}
+
+
+@pytest.mark.parametrize(("mutant", "checks"), [item[1:] for item in MUTANTS], ids=[item[0] for item in MUTANTS])
+def test_each_mistake_is_caught_by_each_check_that_is_named(mutant: Plain, checks: tuple[str, ...]) -> None:
+    for name in checks:
+        assert kit.run(kit.named(name), Subject(mutant, quick=True)).status is Status.FAILED, name
+
+
+def test_what_the_mutants_are_made_from_passes_everything() -> None:
+    found = outcomes(Plain())
+    assert failures(found) == {}
+    assert [name for name, result in found.items() if result.status is Status.NOT_APPLICABLE] == ["calibration-counts"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"sigma": 0.12, "n": 500, "n0": 10, "alpha": 0.05, "batch_size": 64},
+        {"sigma": 2.0, "n": 9_999, "alpha": 1e-5},
+    ],
+    ids=str,
+)
+def test_smoothing_passes_everything(parameters: dict[str, Any]) -> None:
+    found = outcomes(certifiers.create("smoothing", **parameters), seed=len(parameters))
+    assert {result.status for result in found.values()} == {Status.PASSED}, failures(found)
+
+
+def test_proofs_have_no_statistics() -> None:
+    found = outcomes(certifiers.create("native-ibp"))
+    assert {result.status for result in found.values()} == {Status.NOT_APPLICABLE}
+    assert {result.message for result in found.values()} == {
+        "its certificates are proofs: there is no failure probability to measure"
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed(Plain):
+    """Without parameters that trials could set."""
+
+    n: ClassVar[int] = 1000  # type: ignore[misc]
+    alpha: ClassVar[float] = 0.001  # type: ignore[misc]
+
+
+def test_checks_that_cannot_set_n_say_so_and_the_others_run() -> None:
+    found = outcomes(Fixed())
+    assert failures(found) == {}
+    assert found["calibration"].message == "it has no parameter 'alpha' that could be set small enough for many trials"
+    assert found["fresh-samples"].message == "it has no parameter 'n' that could be set small enough for many trials"
+    assert found["largest-radius"].status is Status.PASSED
+    assert found["counts-and-radius"].status is Status.PASSED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Laplace(Plain):
+    def target(self, classifier: nn.Module) -> Any:
+        return {"noise": "laplace"}
+
+
+def test_other_noise_is_not_judged_by_gaussian_truth() -> None:
+    found = outcomes(Laplace())
+    assert {result.status for result in found.values()} == {Status.NOT_APPLICABLE}
+    assert "it certifies a dict, whose probabilities are not known here" in found["calibration"].message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Never(Plain):
+    def radius(self, votes: Tensor, top: int) -> float:
+        return 0.0
+
+
+def test_a_certifier_that_certifies_nothing_passes_no_calibration() -> None:
+    message = kit.run(kit.named("calibration"), Subject(Never(), quick=True)).message
+    assert message == "the check judged no answer, so it shows nothing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promised(Plain):
+    """False with the probability it was given, neither more nor less."""
+
+    rate: float = 0.05
+
+    def radii(self, classifier: nn.Module, x: Tensor, threat: ThreatModel, rng: KeyedRandomness) -> Findings:
+        drawn = torch.cat([torch.rand(1, generator=rng.generator(row)) for row in range(len(x))])
+        return Findings(
+            radius=(drawn < self.rate).double(), prediction=torch.zeros(len(x)).long(), failure_probability=self.alpha
+        )
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_trials_allow_alpha_and_not_twice_as_much(seed: int) -> None:
+    sampler = sampler_of(Subject(Promised(), seed=seed))
+    tie = Slabs(torch.ones(3), (0.0,), sampler.sigma)
+    assert judged(sampler, tie, 4000, "as promised", 0.05) > 100
+    twice = replace(sampler, certifier=Promised(rate=0.1))
+    with pytest.raises(
+        Violation, match=r"broken: \d{3} of \d{4} certificates are false, where alpha = 0.05 allows 253 of 4000"
+    ):
+        judged(twice, tie, 4000, "broken", 0.05)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting(Smoothing):
+    def certificate_of_counts(self, n_a: int) -> tuple[float, float]:
+        p_a, radius = super().certificate_of_counts(n_a)
+        return p_a, radius * (1 + 1e-5)
+
+
+def test_counts_alone_show_an_error_of_a_hundred_thousandth() -> None:
+    found = kit.run(kit.named("calibration-counts"), Subject(Counting(sigma=0.5), quick=True))
+    assert found.status is Status.FAILED
+    assert "there so many votes have probability" in found.message
+    assert Norm.L2 in Counting.norms
