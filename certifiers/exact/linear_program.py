@@ -148,7 +148,7 @@ class LinearProgram(DecisionCertifier):
         solver: highs, clarabel or scs, through cvxpy; None: highs in l1 and linf, clarabel in l2.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     norms: ClassVar[frozenset[Norm]] = frozenset(Norm)
 
     solver: Solver | None = None

@@ -49,7 +49,7 @@ class MILP(DecisionCertifier):
             for images that need more depends on the machine.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1, Norm.LINF})
     complete: ClassVar[bool] = True
 
