@@ -29,9 +29,9 @@ def margins_png(board: Board, theme: Theme = LIGHT) -> bytes:
 def _figure(board: Board, theme: Theme) -> Figure:
     panels = margins(board)
     rows = -(-len(panels) // _COLUMNS)
-    figure = Figure(figsize=(9.0, 0.6 + 2.6 * rows), facecolor=theme.paper, layout="constrained")
+    figure = Figure(figsize=(9.0, 0.6 + 2.8 * rows), facecolor=theme.paper, layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, _COLUMNS, squeeze=False)
+    grid = figure.subplots(rows, _COLUMNS, squeeze=False, sharey=True)  # panels are there to be compared
     for axes, panel in zip(grid.flat, panels, strict=False):
         _panel(axes, panel, theme)
     for axes in grid.flat[len(panels) :]:
@@ -54,8 +54,8 @@ def _panel(axes: Axes, panel: Margins, theme: Theme) -> None:
         axes.scatter(number[chosen], value[chosen], s=12, color=color, marker=marker, linewidths=1)
     # Hopeless bounds are orders of magnitude below zero.
     axes.set_yscale("symlog", linthresh=1.0)
-    title = f"{shortened(visible(panel.line.entry.name), 44)}: {panel.above} of {len(value)} above 0"
-    axes.set_title(title, color=theme.ink, fontsize=10, parse_math=False)
+    title = f"{shortened(visible(panel.line.entry.name), 58)}\n{panel.above} of {len(value)} above 0"
+    axes.set_title(title, color=theme.ink, fontsize=9, parse_math=False)
     axes.grid(color=theme.rule, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(colors=theme.ink, labelsize=8, length=0, pad=4)
