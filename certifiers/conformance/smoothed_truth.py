@@ -65,7 +65,7 @@ class Slabs(nn.Module):
                 scores[beyond, 0] = torch.nan if self.invalid.startswith("nan") else torch.inf
         return torch.as_tensor(scores)
 
-    def probabilities(self, t: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    def probabilities(self, t: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """`P[f = c]` at inputs of these t, classes last; votes for no class are left out."""
         edges = np.concatenate([[-np.inf], self.cuts, [np.inf]]) - np.asarray(t, dtype=np.float64)[..., None]
         # Differences of the smaller tails: 1 - 1e-17 would be 1.
