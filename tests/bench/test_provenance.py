@@ -28,7 +28,8 @@ def git(folder: Path, *words: str) -> str:
 def test_it_says_with_what_where_and_when() -> None:
     found = provenance.collect("cpu")
     assert set(found) == {
-        *("time", "versions", "commit", "system", "processor", "cores", "threads", "device", "tf32"),
+        *("time", "versions", "commit", "system", "processor", "cores", "jobs", "threads"),
+        *("device", "tf32"),
     }
     assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(found["time"]) < timedelta(minutes=1)
     assert set(found["versions"]) == {"certbench", "torch", "numpy", "scipy", "pandas", "pyarrow", "python"}

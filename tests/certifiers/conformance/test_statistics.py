@@ -40,7 +40,7 @@ def test_what_the_mutants_are_made_from_passes_everything() -> None:
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"sigma": 0.12, "n": 500, "n0": 10, "alpha": 0.05, "batch_size": 64},
+        {"sigma": 0.12, "n": 500, "n0": 10, "alpha": 0.05, "batch_size": 250},
         {"sigma": 2.0, "n": 9_999, "alpha": 1e-5},
     ],
     ids=str,
