@@ -64,7 +64,7 @@ def test_as_data(certbench: Certbench) -> None:
             ["smoothing", "--set", "sgima=1"],
             "Unknown parameter 'sgima' of certifier 'smoothing'. Did you mean 'sigma'?",
         ),
-        (["smoothing", "--set", "sigma=-1"], "sigma = -1 is not allowed"),
+        (["smoothing", "--set", "sigma=-1.0"], "sigma = -1.0 is not allowed"),
         (["no_such_module:Class"], "No module named 'no_such_module'"),
         (["certifiers:Norm"], "must name a class derived from Certifier as module:Class"),
     ],
