@@ -50,11 +50,8 @@ def what_is_interrupted_is_not_certified(subject: Subject) -> int:
         for error in (TimeoutError, Unsupported, RuntimeError, ValueError, FloatingPointError, MemoryError):
             for answers in (0, 1, 2):
                 classifier = Interrupting(clean + answers, error).eval()
-                try:
-                    _refused(subject, f"{error.__name__} after {answers} calls", classifier, image(), ThreatModel(norm))
-                except Violation:
-                    if classifier.raised:
-                        raise  # else it was answered as often as it was asked, and may be certified
+                name = f"{error.__name__} after {answers} calls"
+                _refused(subject, name, classifier, image(), ThreatModel(norm))
                 judged += classifier.raised > 0
     if not judged:
         raise NotApplicable("it does not run the classifier, which therefore cannot interrupt it")
@@ -86,6 +83,8 @@ def _refused(
         found = subject.certifier.certify(classifier, x, threat, radii=_RADII, seed=subject.seed)
     except Exception:
         return 1
+    if isinstance(classifier, Interrupting) and not classifier.raised:
+        return 0  # it was answered as often as it asked
     if bool((found.radius > tiny).any() | ((found.verdict == int(Verdict.CERTIFIED)) & (tiny == 0)).any()):
         with torch.no_grad():
             scores = "interrupted" if isinstance(classifier, Interrupting) else classifier(x).tolist()

@@ -35,13 +35,16 @@ class Trial:
     Attributes:
         subject: whom to ask.
         judged: answers that were held against the truth.
+        certified: how many of them were certificates.
         reasons: why there were answers that say nothing.
+        last: why the last image has no certificate; empty where it has one.
     """
 
     subject: Subject
     judged: int = 0
     certified: int = 0
     reasons: list[str] = field(default_factory=list)
+    last: str = ""
     _wrong: int = 0
     _worst: str = ""
     _alpha: float = 0.0
@@ -145,6 +148,7 @@ class Trial:
         beyond = found.radius > exact * (1 + slack) if slack else found.radius >= exact
         wrong = found.certified & (beyond | (found.prediction != answer))
         self.judged += len(found)
+        self.last = found.reason[0]
         self.certified += int(found.certified.sum())
         first = int(wrong.nonzero()[0, 0]) if bool(wrong.any()) else 0
         where, radius = f"{truth.name}, {truth.threat.norm}", float(found.radius[first])

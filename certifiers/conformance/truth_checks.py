@@ -151,8 +151,8 @@ def constant_networks(subject: Subject) -> int:
             by_proof = subject.certifier.guarantee is Guarantee.DETERMINISTIC
             if trial.judged > seen and trial.certified == before and (visible or not by_proof):
                 raise Violation(
-                    f"{truth.name}, {norm}: a network that is constant on the box is certified at no radius of 0.01 or "
-                    "more",
+                    f"{truth.name}, {norm}: a network that is constant on the box is not certified within 0.01: "
+                    f"{trial.last} (no radius need exceed threat.box_diameter)",
                     str(truth.classifier),
                 )
     return trial.finish()

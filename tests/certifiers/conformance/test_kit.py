@@ -183,6 +183,13 @@ def test_one_that_certifies_nothing_reaches_no_level() -> None:
     assert "certifies no ordinary classifier" in found.failures[0].message
 
 
+def test_who_is_answered_as_often_as_he_asks_is_not_interrupted() -> None:
+    few = conformance.resolve("smoothing", n0=1, n=20, alpha=0.01)  # asks twice
+    found = conformance.run(conformance.named("interrupted"), Subject(few, quick=True))
+    assert found.status is Status.PASSED, found
+    assert found.measured == 12  # of eighteen, those that raise at the first or second call
+
+
 # ---- references
 
 
