@@ -19,6 +19,9 @@ from ensembles.parameters import PositiveInt
 #: From a radius an image to whether it was proved.
 Decide = Callable[[Float64[Tensor, "batch"]], Bool[Tensor, "batch"]]
 
+#: From a classifier, images, predictions, radii and threat model to lower bounds on margins.
+Margins = Callable[[nn.Module, Tensor, Tensor, Tensor, ThreatModel], Tensor]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -56,7 +59,7 @@ class DecisionCertifier(Certifier):
     bounds the very ball that is claimed: grid radii are rounded up to one (and reported as asked).
 
     Evidence of all of them: `margin`, the least bound on a margin to another class at `margin_radius`, the largest
-    radius that was asked.
+    radius that was asked. Of those that bound `without_rounding` too, `unrounded_radius`: the radius found so.
 
     Attributes:
         bisection_steps: halvings of the bracket when no grid of radii is given.
@@ -89,6 +92,10 @@ class DecisionCertifier(Certifier):
         The column of the prediction itself is not read. Called with gradients off, the classifier in eval mode.
         Raise `Unsupported` where the method does not apply.
         """
+
+    def without_rounding(self) -> Margins | None:
+        """`margins` with nothing given away for rounding: no proof, but it shows what that costs. None: not shown."""
+        return None
 
     def inquiry(
         self,
@@ -151,12 +158,23 @@ class DecisionCertifier(Certifier):
             margin_radius[largest] = radius[largest]
             return held
 
-        if grid is None:
-            limit = threat.box_diameter(x[0].numel())
-            radius = search_by_bisection(decide, len(x), limit, self.bisection_steps)
-        else:
-            radius = search_grid(decide, len(x), grid)
+        def search(decide: Decide) -> Tensor:
+            if grid is not None:
+                return search_grid(decide, len(x), grid)
+            return search_by_bisection(decide, len(x), threat.box_diameter(x[0].numel()), self.bisection_steps)
+
+        radius = search(decide)
         report = inquiry.report()
+        evidence = {"margin": margin, "margin_radius": margin_radius, **report.evidence}
+
+        if (unrounded := self.without_rounding()) is not None:
+
+            def decide_unrounded(radius: Tensor) -> Tensor:
+                asked = radius.to(x.device)
+                bounds = unrounded(classifier, x.clone(), own.prediction.to(x.device), asked, threat)
+                return positive_margins(bounds, own.prediction, own.classes) & (radius > 0)
+
+            evidence["unrounded_radius"] = search(decide_unrounded)
         # Nothing that is reported can take a proof away, or give one.
         verdict = (
             None if report.verdict is None else torch.where(radius > 0, int(Verdict.UNKNOWN), report.verdict.cpu())
@@ -167,7 +185,7 @@ class DecisionCertifier(Certifier):
             bound_passes=tried,
             verdict=verdict,
             reason=report.reason,
-            evidence={"margin": margin, "margin_radius": margin_radius, **report.evidence},
+            evidence=evidence,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from leaderboards.board import Board, Line
 from leaderboards.metrics import CONFIDENCE, Share
 from leaderboards.radii import format_radius
+from leaderboards.rounding import rounding_costs
 
 #: Raised whenever a field of the document changes its meaning.
 DOCUMENT_VERSION = 1
@@ -70,6 +71,8 @@ def _scores(board: Board, line: Line) -> dict[str, Any] | None:
     scores = line.scores
     if scores is None:
         return None
+    unrounded = {cost.line.entry.name: [_share(share) for share in cost.without] for cost in rounding_costs(board)}
+    known = {"unrounded": unrounded[line.entry.name]} if line.entry.name in unrounded else {}
     return {
         "mean_certified_accuracy": scores.mean_certified_accuracy,
         "certified_accuracy": [
@@ -85,6 +88,7 @@ def _scores(board: Board, line: Line) -> dict[str, Any] | None:
         "bound_passes_per_image": scores.bound_passes,
         "seconds_per_image": scores.seconds,
         "expected_false_certificates": scores.expected_false_certificates,
+        **known,
     }
 
 

@@ -22,6 +22,7 @@ from leaderboards.margins import margins
 from leaderboards.margins_plot import margins_svg
 from leaderboards.plots import curves_svg, drawn_lines
 from leaderboards.radii import format_radius
+from leaderboards.rounding import reading_of_rounding, rounding_costs
 from leaderboards.side_by_side import side_by_side, stages
 from leaderboards.tables import reading_guide
 from leaderboards.theme import DARK, LIGHT
@@ -65,6 +66,8 @@ def html_page(board: Board) -> str:
         groups=groups(board),
         side_by_side=side_by_side(board),
         stages=stages(board),
+        rounding_costs=rounding_costs(board),
+        reading_of_rounding=reading_of_rounding(),
         margins=margins(board),
         margins_light=_data_address(margins_svg(board, LIGHT)) if margins(board) else "",
         margins_dark=_data_address(margins_svg(board, DARK)) if margins(board) else "",

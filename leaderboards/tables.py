@@ -8,6 +8,7 @@ from leaderboards.badges import UNVERIFIED, badge_text, groups, is_verified
 from leaderboards.board import Board, Line
 from leaderboards.margins import margins
 from leaderboards.radii import format_radius
+from leaderboards.rounding import reading_of_rounding, rounding_costs
 from leaderboards.scores import Scores
 from leaderboards.side_by_side import side_by_side, stages
 from leaderboards.training import diagnostic_names, searches
@@ -59,6 +60,7 @@ def markdown_page(board: Board) -> str:
     blocks += [] if rows else ["No entry is complete."]
     if board.unranked:
         blocks += ["## Without numbers", "\n".join(f"- {_without(line)}" for line in board.unranked)]
+    blocks += _rounding_blocks(board)
     blocks += _training_blocks(board)
     blocks += ["## How to read it", "\n".join(f"- {text(sentence)}" for sentence in reading_guide(board))]
     if board.spec_text.strip():
@@ -110,6 +112,23 @@ def _margin_blocks(board: Board) -> list[str]:
         "Of the first images that all members on this board classify rightly, an entry each; `margins.svg` shows them."
     )
     return ["## Lower bounds on margins", told, "\n".join(items)]
+
+
+def _rounding_blocks(board: Board) -> list[str]:
+    """Certified accuracy with and without what is given away for rounding, of the entries that know both."""
+    costs = rounding_costs(board)
+    if not costs:
+        return []
+    rows = [
+        ["entry", *(f"r = {format_radius(radius)}" for radius in board.radii)],
+        [":--", *["--:"] * len(board.radii)],
+    ]
+    for cost in costs:
+        pairs = zip(cost.line.scores.certified if cost.line.scores else (), cost.without, strict=True)
+        cells = [f"{numerals.percent(proved.value)} [{numerals.percent(exact.value)}]" for proved, exact in pairs]
+        rows.append([escaping.markdown(cost.line.entry.name), *cells])
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    return ["## With and without rounding", reading_of_rounding(), table]
 
 
 def _training_blocks(board: Board) -> list[str]:

@@ -27,6 +27,8 @@ class Ball:
         norm: l1, l2 or linf.
         lower: the least value of each input in the ball and in [0, 1].
         upper: the largest.
+        rounding: whether bounds give away what rounding may have added to them. If not they are no proof, and only show
+            what it costs; zonotopes, in float64 always, keep what they give away.
     """
 
     center: Float[Tensor, "batch *shape"]
@@ -34,10 +36,16 @@ class Ball:
     norm: Norm
     lower: Float[Tensor, "batch *shape"]
     upper: Float[Tensor, "batch *shape"]
+    rounding: bool = True
 
     @classmethod
     def around(
-        cls, center: Float[Tensor, "batch *shape"], radius: Float[Tensor, "batch"], threat: ThreatModel
+        cls,
+        center: Float[Tensor, "batch *shape"],
+        radius: Float[Tensor, "batch"],
+        threat: ThreatModel,
+        *,
+        rounding: bool = True,
     ) -> "Ball":
         """The balls of these radii, in the precision of the centers; the box is rounded outward."""
         radius = radius.to(center)
@@ -45,14 +53,20 @@ class Ball:
         infinity = torch.tensor(torch.inf, dtype=center.dtype, device=center.device)
         lower = torch.nextafter(center - each, -infinity).clamp(min=0)
         upper = torch.nextafter(center + each, infinity).clamp(max=1)
-        return cls(center, radius, threat.norm, torch.minimum(lower, center), torch.maximum(upper, center))
+        lower, upper = torch.minimum(lower, center), torch.maximum(upper, center)
+        return cls(center, radius, threat.norm, lower, upper, rounding)
 
     def __len__(self) -> int:
         return len(self.center)
 
     def part(self, samples: slice) -> "Ball":
         """The balls of some of the samples."""
-        return Ball(self.center[samples], self.radius[samples], self.norm, self.lower[samples], self.upper[samples])
+        center, radius, lower, upper = (whole[samples] for whole in (self.center, self.radius, self.lower, self.upper))
+        return replace(self, center=center, radius=radius, lower=lower, upper=upper)
+
+    def unit(self, dtype: torch.dtype) -> float:
+        """What each rounding to a precision gives away of a number of size 1: the machine epsilon, or nothing."""
+        return torch.finfo(dtype).eps if self.rounding else 0.0
 
     def least(
         self, rows: Rows, offset: Float[Tensor, "rows"], size: Float[Tensor, "rows"] | None = None
@@ -89,7 +103,7 @@ class Ball:
             least = rows.dot(self.center) - radius * dual - torch.linalg.vecdot(steep - paid, room)
         # Inputs are at most 1.
         terms = steep.sum(1) * max(1.0, steep.shape[1] / ROUNDINGS) + (offset.abs() if size is None else size)
-        return least + offset - ROUNDINGS * torch.finfo(values.dtype).eps * terms
+        return least + offset - ROUNDINGS * self.unit(values.dtype) * terms
 
 
 def _multiplier_l1(

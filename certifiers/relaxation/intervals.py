@@ -59,7 +59,7 @@ def intervals(network: Network, ball: Ball, until: int | None = None, tighten: T
             middle, width = layer(center), magnitude(layer, half)
             # Rounding grows with the terms of the sums, not with what is left of them.
             size = magnitude(layer, torch.maximum(lower.abs(), upper.abs())) + layer(torch.zeros_like(center[:1])).abs()
-            unit = roundings(terms_of(layer)) * torch.finfo(middle.dtype).eps
+            unit = roundings(terms_of(layer)) * ball.unit(middle.dtype)
             slack = unit * (width + size)
             lower, upper = middle - width - slack, middle + width + slack
             if sources[0] in inputs and ball.norm is not Norm.LINF and isinstance(layer, (nn.Linear, nn.Conv2d)):
@@ -102,12 +102,13 @@ def interval_lower(
     last = network.layers[-1]
     found = intervals(network, ball, until=len(network.layers) - isinstance(last, nn.Linear))
     if not isinstance(last, nn.Linear):
-        return _rounded(specification, specification.abs(), specification.new_zeros(specification.shape[:2]), found[-1])
+        nothing = specification.new_zeros(specification.shape[:2])
+        return _rounded(ball, specification, specification.abs(), nothing, found[-1])
     source = network.sources[-1][0]
     weight, bias = specification @ last.weight, specification @ last.bias
     # Rows that cancel in the product round by what they were.
     terms, constant = specification.abs() @ last.weight.abs(), specification.abs() @ last.bias.abs()
-    lower = _rounded(weight, terms, bias, found[source], constant)
+    lower = _rounded(ball, weight, terms, bias, found[source], constant)
     if ball.norm is Norm.LINF or not _is_input(network, source):
         return lower
     owner = torch.arange(len(ball), device=weight.device).repeat_interleave(weight.shape[1])
@@ -124,6 +125,7 @@ def _is_input(network: Network, value: int) -> bool:
 
 
 def _rounded(
+    ball: Ball,
     weight: Float[Tensor, "batch rows features"],
     terms: Float[Tensor, "batch rows features"],
     bias: Float[Tensor, "batch rows"],
@@ -136,4 +138,4 @@ def _rounded(
     value = torch.einsum("brf,bf->br", weight, center) - torch.einsum("brf,bf->br", weight.abs(), half) + bias
     largest = torch.maximum(lower.abs(), upper.abs())
     size = torch.einsum("brf,bf->br", terms, largest) + (bias.abs() if constant is None else constant)
-    return value - roundings(weight.shape[2]) * torch.finfo(value.dtype).eps * size
+    return value - roundings(weight.shape[2]) * ball.unit(value.dtype) * size

@@ -11,6 +11,7 @@ from certifiers.relaxation import rounding
 from certifiers.relaxation.affine import magnitude
 from certifiers.relaxation.backward import relaxed
 from certifiers.relaxation.ball import Ball
+from certifiers.relaxation.certifiers import NativeCertifier, NativeCROWN, NativeCROWNIBP, NativeIBP
 from certifiers.relaxation.lirpa import LirpaBounds
 from certifiers.relaxation.relaxation import BackwardBounds, Bounds, IntervalBounds
 
@@ -137,3 +138,37 @@ def test_sums_are_counted_forward_and_backward(layer: nn.Module, terms: int) -> 
 def test_roundings_are_twice_gamma_at_least(terms: int, unit: float) -> None:
     more = terms + 4
     assert rounding.roundings(terms) * 2 * unit >= 1.9 * more * unit / (1 - more * unit)
+
+
+@pytest.mark.parametrize("bounds", [native_ibp, native_crown])
+@pytest.mark.parametrize("norm", list(Norm), ids=str)
+def test_without_rounding_a_bound_at_a_point_is_the_value(bounds: Callable[[Ball], Bounds], norm: Norm) -> None:
+    x = inputs().double()
+    (network,) = prepare(random_mlp().double().eval(), x).networks
+    row = torch.tensor([[[1.0, -1.0, 0.0, 0.0]]], dtype=torch.float64)
+    value = float((network.values(x)[-1] * row[0]).sum())
+
+    def lost(dtype: torch.dtype, *, rounding: bool) -> float:
+        ball = Ball.around(x.to(dtype), torch.zeros(1).to(dtype), ThreatModel(norm), rounding=rounding)
+        return value - float(bounds(ball.part(slice(0, 1))).lower([network], [row.to(dtype)]).double())
+
+    with torch.no_grad():
+        assert abs(lost(torch.float64, rounding=False)) < 1e-12 < lost(torch.float64, rounding=True)
+        assert abs(lost(torch.float32, rounding=False)) < 1e-4 < lost(torch.float32, rounding=True)
+
+
+@pytest.mark.parametrize("certifier", [NativeIBP, NativeCROWN, NativeCROWNIBP])
+@pytest.mark.parametrize("radii", [None, (0.0001, 0.0002, 0.0004)], ids=["bisection", "grid"])
+def test_what_would_be_certified_without_rounding_is_evidence_and_no_certificate(
+    certifier: type[NativeCertifier], radii: tuple[float, ...] | None
+) -> None:
+    model, x = random_mlp().eval(), torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(9))
+    asked = {"dtype": "float32", **({"bisection_steps": 12} if radii is None else {})}
+    plain, shown = certifier(**asked), certifier(**asked, show_rounding=True)
+    threat = ThreatModel(Norm.LINF)
+    own, found = (asker.certify(model, x, threat, radii=radii) for asker in (plain, shown))
+    torch.testing.assert_close(found.radius, own.radius, rtol=0, atol=0)
+    assert "unrounded_radius" not in own.evidence
+    unrounded = found.evidence["unrounded_radius"]
+    assert bool((unrounded >= found.radius).all())
+    assert bool((unrounded > found.radius).any())  # the sums are of thousands of terms
