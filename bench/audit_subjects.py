@@ -35,6 +35,7 @@ class AuditSubject:
 
     Attributes:
         name: of the entry.
+        classifier: digest of its weights and aggregation: entries that share it speak of the same classifier.
         key: of its cell; weights, aggregation, images and threat were found to be those it is the digest of.
         ensemble: the classifier that was certified.
         certifier: which says what its claims are about.
@@ -45,6 +46,7 @@ class AuditSubject:
 
     name: str
     key: str
+    classifier: str
     ensemble: Ensemble
     certifier: Certifier
     threat: ThreatModel
@@ -126,7 +128,8 @@ def subject_of(entry: Mapping[str, Any], images: Split, store: Store, device: st
     order = {image: position for position, image in enumerate(images.ids.tolist())}
     claims = rows[rows["image_id"].isin(order) & (rows["verdict"] == "CERTIFIED")]
     claims = claims.sort_values("image_id", key=lambda ids: ids.map(order)).reset_index(drop=True)
-    return AuditSubject(name, key, ensemble, certifier, threat, images, claims)
+    classifier = digest({"weights": fields["weights"], "aggregation": fields["aggregation"]})
+    return AuditSubject(name, key, classifier, ensemble, certifier, threat, images, claims)
 
 
 def _key_fields(entry: Mapping[str, Any], store: Store) -> Mapping[str, Any]:

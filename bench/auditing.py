@@ -30,6 +30,10 @@ from leaderboards.verified_files import StoredDataError
 #: Raised whenever the attacks change: certificates are then attacked again.
 ATTACK_VERSION = 1
 
+#: What this audit attacked in vain, by classifier, image, prediction and radius. Certifiers that claim the same of one
+#: classifier share it: attacks depend on nothing else.
+Met = dict[tuple[str, int, int, float], dict[str, Any]]
+
 #: Audits stored at a time; a refuted certificate is stored at once.
 _BLOCK = 10
 
@@ -82,6 +86,7 @@ def audit(manifest: Path, options: AuditOptions, reporter: Reporter) -> AuditOut
     dataset = _dataset(document, manifest)
     attacked, stored, problems = 0, 0, {}
     seen: set[str] = set()
+    met: Met = {}
     with store.locked():
         for entry in document["entries"]:
             name = str(entry.get("name") if isinstance(entry, dict) else entry)
@@ -92,7 +97,7 @@ def audit(manifest: Path, options: AuditOptions, reporter: Reporter) -> AuditOut
                 if subject.key in seen:  # another name of the same cell
                     continue
                 seen.add(subject.key)
-                new, old = _audit_entry(subject, store, options, reporter)
+                new, old = _audit_entry(subject, store, options, reporter, met)
             except (AuditError, CheckpointError, StoredDataError, DataError) as error:
                 problems[name] = str(error)
                 reporter.warn(f"{name}: not audited: {error}")
@@ -109,7 +114,9 @@ def _dataset(document: Mapping[str, Any], manifest: Path) -> Dataset:
         raise AuditError(f"{manifest}: its data cannot be loaded: {error}") from error
 
 
-def _audit_entry(subject: AuditSubject, store: Store, options: AuditOptions, reporter: Reporter) -> tuple[int, int]:
+def _audit_entry(
+    subject: AuditSubject, store: Store, options: AuditOptions, reporter: Reporter, met: Met
+) -> tuple[int, int]:
     """Attack the chosen certificates of one entry; how many now, and how many before."""
     target = subject.certifier.target(subject.ensemble)
     if target is not subject.ensemble and not isinstance(target, Smoothed):
@@ -121,8 +128,8 @@ def _audit_entry(subject: AuditSubject, store: Store, options: AuditOptions, rep
     chosen = _chosen(subject.claims, options)
     audits = read_audits(store.cell(subject.key))
     if audits is not None:
-        met = audits[audits["attack"] == settings][["image_id", "prediction", "radius"]]
-        done = set(met.itertuples(index=False, name=None))
+        stored = audits[audits["attack"] == settings][["image_id", "prediction", "radius"]]
+        done = set(stored.itertuples(index=False, name=None))
         keys = chosen[["image_id", "prediction", "radius"]].itertuples(index=False, name=None)
         pending = chosen[[key not in done for key in keys]]
     else:
@@ -131,7 +138,7 @@ def _audit_entry(subject: AuditSubject, store: Store, options: AuditOptions, rep
     with reporter.task(f"audit {subject.name}", len(pending)) as progress:
         refuted = 0
         for number, claim in enumerate(pending.to_dict("records"), start=1):
-            row = _attacked(subject, target, claim, settings, store, options)
+            row = _attacked(subject, target, claim, settings, store, options, met)
             block.append(row)
             refuted += row["attack_radius"] <= row["radius"]
             if len(block) == _BLOCK or number == len(pending) or row["attack_radius"] <= row["radius"]:
@@ -157,10 +164,14 @@ def _attacked(
     settings: str,
     store: Store,
     options: AuditOptions,
+    met: Met,
 ) -> dict[str, Any]:
     """One audit: the row of `AUDIT_SCHEMA`; the witness of a refuted certificate is stored first."""
     started = time.perf_counter()
     image_id, prediction, radius = int(claim["image_id"]), int(claim["prediction"]), float(claim["radius"])
+    attacked = (subject.classifier, image_id, prediction, radius)
+    if attacked in met and not isinstance(target, Smoothed):
+        return met[attacked] | {"forward_passes": 0, "seconds": time.perf_counter() - started}
     image = subject.image(image_id).to(options.device)
     row: dict[str, Any] = {"image_id": image_id, "prediction": prediction, "radius": radius, "attack": settings}
     row |= {"attack_radius": float("inf"), "answer": -1, "margin": 0.0, "p_value": 1.0, "method": "", "witness": ""}
@@ -190,4 +201,6 @@ def _attacked(
         facts = {"norm": subject.threat.norm.value, "entry": subject.name} | {name: row[name] for name in told}
         row["witness"] = write_witness(store, subject.key, image_id, image[0], witness, facts).name
     row["seconds"] = time.perf_counter() - started
+    if witness is None:  # a refuted one is attacked again, and each entry keeps its own counterexample
+        met[attacked] = row
     return row

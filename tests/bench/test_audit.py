@@ -20,7 +20,7 @@ from certifiers import ThreatModel
 from certifiers.conformance import Effort, distance
 from ensembles import checkpoint
 from leaderboards import read_rows, read_run
-from leaderboards.audits import AUDIT_SCHEMA
+from leaderboards.audits import AUDIT_SCHEMA, read_audits
 from tests.bench.test_exit_codes import certify_with
 
 QUICK = ("--steps", 8, "--restarts", 2, "--samples", 4000)
@@ -86,6 +86,40 @@ def test_an_honest_run_stands_and_has_tightness_columns(
     again = certbench("audit", "tiny", "--output", store, *QUICK)
     assert again.exit_code == 0
     assert "\n0 attacked now, " in again.stdout
+
+
+def test_equal_claims_of_one_classifier_are_attacked_once(
+    trained: Path, tmp_path: Path, edited: Any, scripted: Any, certbench: Callable[..., Result]
+) -> None:
+    for name, radius in (("claims", 1e-3), ("claims-it-too", 1e-3), ("claims-more", 2e-3)):
+        scripted(lambda _classifier, x, *_, radius=radius: torch.full((len(x),), radius, dtype=torch.float64), name)
+    changes = [
+        (
+            old,
+            new.replace(
+                "[certifiers.claims]", "[certifiers.claims]\n[certifiers.claims-it-too]\n[certifiers.claims-more]"
+            ),
+        )
+        for old, new in certify_with("claims")
+    ]
+    others = '[[entries]]\nname = "{0}"\nensemble = "three"\naggregation = "single"\ncertifier = "{0}"\n\n'
+    more = others.format("claims-it-too") + others.format("claims-more")
+    before = '[[entries]]\nensemble = "three"\naggregation = ["weighted'
+    (tmp_path / "tiny.toml").write_text(edited(*changes, (before, more + before), FOUR))
+    assert certbench("run", tmp_path / "tiny.toml", "--output", trained).exit_code == 0
+    result = certbench("audit", "tiny", "--output", trained, *QUICK)
+    assert result.exit_code == 0, result.stderr
+    document = json.loads((trained / "runs" / "tiny" / "run.json").read_text())
+    audits = {
+        entry["name"]: read_audits(trained / entry["folder"]).sort_values("image_id") for entry in document["entries"]
+    }
+    first, same, larger = (audits[name] for name in ("single", "claims-it-too", "claims-more"))
+    assert len(first) == len(same) == len(larger) == 4
+    found = ["image_id", "prediction", "radius", "attack_radius", "answer", "margin", "method", "attack"]
+    pd.testing.assert_frame_equal(first[found].reset_index(drop=True), same[found].reset_index(drop=True))
+    assert (first["forward_passes"] > 0).all()
+    assert (same["forward_passes"] == 0).all()
+    assert (larger["forward_passes"] > 0).all()
 
 
 def test_a_certifier_that_lies_is_found(with_radius: Callable[[float], Path], certbench: Callable[..., Result]) -> None:
