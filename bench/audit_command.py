@@ -98,12 +98,13 @@ def _published(manifest: Path) -> dict[str, Any]:
     """Publish the board again, and say of each entry what all its audits come to."""
     from leaderboards import build_board, publish, read_run
     from leaderboards.audits import read_audits
+    from leaderboards.verified_files import cell_folder
 
     run = read_run(manifest)
     root = manifest.resolve().parent.parent.parent
     entries = []
     for entry in run.entries:
-        audits = read_audits(root / "cells" / entry.key[:32]) if entry.audit else None
+        audits = read_audits(root / cell_folder(entry.key)) if entry.audit else None
         if entry.audit is None or audits is None:
             continue
         false = audits[(audits["attack_radius"] <= audits["radius"]) & audits["image_id"].isin(entry.rows["image_id"])]
@@ -117,7 +118,7 @@ def _published(manifest: Path) -> dict[str, Any]:
                 "tightness": entry.audit.tightness,
                 "expected_false": entry.audit.expected_false,
                 "counterexamples": [
-                    {**item, "norm": entry.norm, "witness": f"cells/{entry.key[:32]}/{file}"}
+                    {**item, "norm": entry.norm, "witness": f"{cell_folder(entry.key)}/{file}"}
                     for item, file in zip(false[columns].to_dict("records"), false["witness"], strict=True)
                 ],
             }

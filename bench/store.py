@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leaderboards.records import FAILURES, ROW_SCHEMA, block_name, is_failed_block, read_block
-from leaderboards.verified_files import CELL_METADATA, StoredDataError
+from leaderboards.verified_files import CELL_METADATA, StoredDataError, cell_folder
 
 
 class StoreError(RuntimeError):
@@ -69,7 +69,7 @@ class Store:
 
     def cell(self, key: str) -> Path:
         """The folder of a cell."""
-        return self.root / "cells" / key[:32]
+        return self.root / cell_folder(key)
 
     def manifest(self, run: str) -> Path:
         """The file that describes a run."""

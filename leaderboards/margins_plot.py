@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from leaderboards.board import Board
 from leaderboards.escaping import shortened, visible
 from leaderboards.margins import Margins, margins
+from leaderboards.marks import mark
 from leaderboards.radii import format_radius
 from leaderboards.theme import LIGHT, Theme, png_of, quiet, svg_of
 
@@ -55,6 +56,8 @@ def _panel(axes: Axes, panel: Margins, theme: Theme) -> None:
     # Hopeless bounds are orders of magnitude below zero.
     axes.set_yscale("symlog", linthresh=1.0)
     title = f"{shortened(visible(panel.line.entry.name), 58)}\n{panel.above} of {len(value)} above 0"
+    if found := mark(panel.line.entry):
+        title += f" ({found})"
     axes.set_title(title, color=theme.ink, fontsize=9, parse_math=False)
     axes.grid(color=theme.rule, linewidth=0.6)
     axes.set_axisbelow(True)

@@ -20,6 +20,7 @@ from leaderboards.badges import badge_text, groups
 from leaderboards.board import Board
 from leaderboards.margins import margins
 from leaderboards.margins_plot import margins_svg
+from leaderboards.marks import mark, marked_name
 from leaderboards.plots import curves_svg, drawn_lines
 from leaderboards.radii import format_radius
 from leaderboards.rounding import reading_of_rounding, rounding_costs
@@ -46,6 +47,8 @@ def html_page(board: Board) -> str:
         "radius": numerals.radius,
         "quantity": numerals.quantity,
         "badge": badge_text,
+        "mark": mark,
+        "marked_name": marked_name,
         "rank": numerals.rank,
         "audit": audit_texts,
         "visible": escaping.visible,

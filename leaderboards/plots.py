@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from leaderboards.board import Board, Line
 from leaderboards.escaping import shortened, visible
+from leaderboards.marks import mark
 from leaderboards.metrics import certified_curve
 from leaderboards.theme import LIGHT, Theme, png_of, quiet, svg_of
 
@@ -38,7 +39,8 @@ def drawn_lines(board: Board) -> tuple[Line, ...]:
 def curves_svg(board: Board, theme: Theme = LIGHT) -> str:
     """The curves of `drawn_lines` as SVG; equal boards give equal bytes.
 
-    A step curve an entry with its 95 % interval as a band, in the order of the ranks. Text stays text.
+    A step curve an entry with its 95 % interval as a band, in the order of the ranks. The legend marks entries that
+    are unsound or unverified. Text stays text.
     """
     with quiet():
         return svg_of(_figure(board, theme))
@@ -52,7 +54,7 @@ def curves_png(board: Board, theme: Theme = LIGHT) -> bytes:
 
 def _figure(board: Board, theme: Theme) -> Figure:
     lines = drawn_lines(board)
-    names = [shortened(visible(line.entry.name), 72) for line in lines]
+    names = [_legend(line) for line in lines]
     columns = 2 if len(names) > 3 and max(map(len, names)) <= 40 else 1
     legend_rows = -(-len(names) // columns)
     figure = Figure(figsize=(8.0, 4.4 + 0.21 * legend_rows), facecolor=theme.paper, layout="constrained")
@@ -86,6 +88,12 @@ def _figure(board: Board, theme: Theme) -> Figure:
     else:
         axes.text(0.5, 0.5, "No entry is complete.", transform=axes.transAxes, ha="center", color=theme.ink)
     return figure
+
+
+def _legend(line: Line) -> str:
+    """The name, shortened, and its mark, which no name is long enough to push out."""
+    name, found = shortened(visible(line.entry.name), 72), mark(line.entry)
+    return f"{name} ({found})" if found else name
 
 
 def _dress(axes: Axes, board: Board, theme: Theme) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from leaderboards.audits import Audit, audited, read_audits
 from leaderboards.badges import Badge, badge_for, read_badges
-from leaderboards.verified_files import StoredDataError, digest_of, read_verified
+from leaderboards.verified_files import StoredDataError, cell_folder, digest_of, read_verified
 
 
 def _column(name: str, kind: pa.DataType, doc: str) -> pa.Field:
@@ -169,7 +169,8 @@ def read_run(manifest: Path) -> Run:
 
     Raises:
         FileNotFoundError: there is no such file.
-        StoredDataError: it is not a run of this schema, or a file of rows was altered.
+        StoredDataError: it is not a run of this schema, a file of rows was altered, or an entry names the rows of
+            another cell than its key's.
     """
     try:
         document = json.loads(manifest.read_text(encoding="utf-8"))
@@ -200,6 +201,12 @@ def _read_entry(root: Path, item: Mapping[str, Any], badges: Sequence[Badge]) ->
     # Nothing in the manifest can say that a certifier was checked: only the stored checks can.
     fields["conformance"] = badge_for(fields.get("details", {}).get("certifier"), badges)
     folder, image_ids = fields.pop("folder"), fields.pop("image_ids")
+    # What a key stands for decides its rows: those of another cell are of another certifier, ensemble or radius.
+    if folder and folder != cell_folder(key := str(fields.get("key", ""))):
+        raise StoredDataError(
+            f"Entry {fields.get('name')!r} takes its rows from {folder!r}, but its key {key[:32]!r} has the folder "
+            f"{cell_folder(key)!r}. The run's description was altered; run the spec again to write a new one."
+        )
     rows = read_rows(root / folder) if folder else no_rows()
     positions = {image: position for position, image in enumerate(image_ids)}
     rows = rows[rows["image_id"].isin(positions)]

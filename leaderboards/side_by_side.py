@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from leaderboards.board import Board, Line
+from leaderboards.marks import marked_name
 
 #: The column of evidence that says which stage of a cascade settled an image.
 STAGE = "evidence_stage"
@@ -40,9 +41,9 @@ def side_by_side(board: Board) -> SideBySide | None:
 
 
 def stages(board: Board) -> dict[str, dict[str, int]]:
-    """For each entry of a cascade, how many images each stage settled, the most first."""
+    """For each entry of a cascade, by its marked name, how many images each stage settled, the most first."""
     return {
-        line.entry.name: dict(Counter(line.entry.rows[STAGE]).most_common())
+        marked_name(line.entry): dict(Counter(line.entry.rows[STAGE]).most_common())
         for line in board.ranked
         if STAGE in line.entry.rows
     }

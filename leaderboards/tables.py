@@ -7,6 +7,7 @@ from leaderboards.audits import audit_texts, reading_of_audits
 from leaderboards.badges import UNVERIFIED, badge_text, groups, is_verified
 from leaderboards.board import Board, Line
 from leaderboards.margins import margins
+from leaderboards.marks import mark, marked_name
 from leaderboards.radii import format_radius
 from leaderboards.rounding import reading_of_rounding, rounding_costs
 from leaderboards.scores import Scores
@@ -86,7 +87,9 @@ def _side_by_side_blocks(board: Board) -> list[str]:
                 if line is None or line.scores is None:
                     cells += [numerals.NOTHING] * (len(radii) + 1)
                 else:
-                    cells += [numerals.percent(share.value) for share in line.scores.certified]
+                    numbers = [numerals.percent(share.value) for share in line.scores.certified]
+                    found = mark(line.entry)
+                    cells += [f"{number} **{found}**" if found else number for number in numbers]
                     cells.append(numerals.quantity(line.scores.seconds))
             rows.append(cells)
         blocks += ["## Certifiers side by side", "\n".join(f"| {' | '.join(cells)} |" for cells in rows)]
@@ -102,7 +105,7 @@ def _side_by_side_blocks(board: Board) -> list[str]:
 def _margin_blocks(board: Board) -> list[str]:
     """How many images have a lower bound above zero, of those that the figure of margins shows."""
     items = [
-        f"- {escaping.markdown(panel.line.entry.name)}: {panel.above} of {len(panel.values)} above 0, median "
+        f"- {escaping.markdown(marked_name(panel.line.entry))}: {panel.above} of {len(panel.values)} above 0, median "
         f"{numerals.quantity(panel.median) if math.isfinite(panel.median) else numerals.NOTHING}"
         for panel in margins(board)
     ]
@@ -214,7 +217,8 @@ def reading_guide(board: Board) -> list[str]:
         "missing; rounded down. ACR grows with the number of samples: compare it only at equal cost.",
         "Checked: the level that the entry's certifier reached under the conformance kit (L0 contract, L1 truth, L2 "
         "planted counterexamples, L3 attacks, L4 statistics), the version of the kit and the seed of its cases; or the "
-        "first check that it failed. Entries below L2 are unverified and ranked apart.",
+        "first check that it failed. Entries below L2 are unverified and ranked apart; other tables and "
+        "figures mark them.",
         "Guarantee: a deterministic certificate is a proof; a probabilistic one is wrong with at most the "
         "stated probability per image. The expected number of false certificates adds these up.",
         "Seconds: wall time per image on the machine of the run; a pass that serves several entries is shared "

@@ -15,6 +15,11 @@ class StoredDataError(ValueError):
     """A stored file does not hold what its name or its schema says."""
 
 
+def cell_folder(key: str) -> str:
+    """The folder of the cell of that key, below the root of a store: `cells/<first 128 bits of the key>`."""
+    return f"cells/{key[:32]}"
+
+
 def digest_of(content: bytes) -> str:
     """The first 128 bits of SHA-256, in hexadecimal: the digest in the name of a stored file."""
     return hashlib.sha256(content).hexdigest()[:32]

@@ -1,6 +1,6 @@
 """Exact answers of small ReLU networks: every activation pattern that occurs, and a linear program in each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ from ensembles.ensemble import Ensemble, members_of
 #: Regions in which some neuron reaches no further than this past its kink are left out; outputs there are those of the
 #: region beside it, within this times the weights behind the neuron.
 THINNEST = 1e-9
+
+#: The order of the dual of each norm.
+_DUAL = {Norm.L1: np.inf, Norm.L2: 2, Norm.LINF: 1}
 
 #: An affine map `weight x + bias` of the input.
 Affine = tuple[Float64[np.ndarray, "outputs inputs"], Float64[np.ndarray, "outputs"]]
@@ -42,6 +45,9 @@ class Region:
         """The part where `slope . x + offset >= 0`, or None where that nowhere exceeds `THINNEST`."""
         inner = self.inner
         if slope @ inner + offset <= THINNEST:
+            # What the box does not reach no part of it does.
+            if slope.clip(min=0).sum() + offset <= THINNEST:
+                return None
             best = _minimised(-slope, self.matrix, self.limit, np.ones(len(slope)))
             if best is None or offset - best[0] <= THINNEST:
                 return None
@@ -51,6 +57,13 @@ class Region:
     def least(self, slope: Float64[np.ndarray, "inputs"], offset: float, ball: "_Ball") -> float:
         """The least value of `slope . x + offset` in the region and the ball, infinite if they do not meet."""
         return ball.minimised(self, np.append(slope, np.zeros(ball.extra)), offset)
+
+    def least_distance(self, center: Float64[np.ndarray, "inputs"], norm: Norm) -> float:
+        """The distance from a point to the farthest of the half-spaces that the region is the intersection of."""
+        if not len(self.limit):
+            return 0.0
+        sizes = np.linalg.norm(self.matrix, ord=_DUAL[norm], axis=1).clip(min=1e-300)
+        return max(0.0, float(((self.matrix @ center - self.limit) / sizes).max()))
 
     def distance(self, center: Float64[np.ndarray, "inputs"], norm: Norm) -> float:
         """The distance from a point to the region, infinite if that is empty."""
@@ -131,7 +144,10 @@ def least_margins(
 
 
 def exact_radii(
-    classifier: nn.Module, x: Float[Tensor, "batch *shape"], threat: ThreatModel
+    classifier: nn.Module,
+    x: Float[Tensor, "batch *shape"],
+    threat: ThreatModel,
+    regions: Sequence[tuple[int, Region]] | None = None,
 ) -> Float64[Tensor, "batch"]:
     """The distance from each image to the nearest input of the box [0, 1] with another answer or a tie.
 
@@ -142,16 +158,43 @@ def exact_radii(
     Infinite where no input of the box has another answer, 0 where x itself is on a boundary; exact up to about 1e-8.
     A tie that nowhere turns into another answer is not seen.
 
+    Args:
+        classifier: a small ReLU network, or an ensemble of them.
+        x: images.
+        threat: the norm.
+        regions: the classifier's `answer_regions`, which are the same in every norm; None: gone through here.
+
     Raises:
         Unsupported: not a small ReLU network, or an ensemble of them under another aggregation of logits.
     """
-    answers = _answers(classifier, x)
-    wrong = [(answer, part) for region in _regions(classifier, x) for answer, part in _decided(classifier, region)]
+    parts = answer_regions(classifier, x) if regions is None else regions
     found = []
-    for image, answer in zip(_flat(x), answers, strict=True):
-        parts = (part.distance(image, threat.norm) for other, part in wrong if other != answer)
-        found.append(min(parts, default=np.inf))
+    for image, answer in zip(_flat(x), _answers(classifier, x), strict=True):
+        found.append(_nearest([part for other, part in parts if other != answer], image, threat.norm))
     return torch.tensor(found, dtype=torch.float64)
+
+
+def answer_regions(classifier: nn.Module, x: Float[Tensor, "batch *shape"]) -> tuple[tuple[int, Region], ...]:
+    """Parts of the box in which a class is answered, or ties, with that class; they cover it.
+
+    Raises:
+        Unsupported: as `exact_radii`.
+    """
+    return tuple(found for region in _regions(classifier, x) for found in _decided(classifier, region))
+
+
+def _nearest(parts: Sequence[Region], center: Float64[np.ndarray, "inputs"], norm: Norm) -> float:
+    """The least distance from a point to one of these regions, infinite without any.
+
+    Regions are looked at by the distance to the farthest of their half-spaces: the region itself is no nearer.
+    """
+    best = np.inf
+    near = sorted(((part.least_distance(center, norm), number) for number, part in enumerate(parts)))
+    for least, number in near:
+        if least > best:
+            break
+        best = min(best, parts[number].distance(center, norm))
+    return best
 
 
 def _flat(x: Tensor) -> Float64[np.ndarray, "batch inputs"]:

@@ -12,9 +12,10 @@ from certifiers.certificate import Certificates, Guarantee, Norm, ThreatModel, V
 from certifiers.conformance.kit import Level, NotApplicable, Subject, Violation, check
 from certifiers.conformance.linear_truths import several_classes
 from certifiers.conformance.probes import norms_of
+from certifiers.conformance.shared_truths import shared_truth
 from certifiers.conformance.trial import Trial
 from certifiers.conformance.truth import Truth
-from certifiers.conformance.truth_checks import ENUMERATED, enumerated_truth
+from certifiers.conformance.truth_checks import ENUMERATED
 from ensembles.aggregation import Aggregation, MaxMargin, WeightedAverage
 from ensembles.ensemble import Ensemble
 from ensembles.seeds import derive_seed
@@ -32,14 +33,14 @@ def _bases(subject: Subject, norm: Norm) -> list[Truth]:
     """A linear model and a network."""
     seed = derive_seed(subject.seed, "symmetry")
     model = several_classes(subject.generator("symmetry"), ThreatModel(norm), batch=1)
-    network = enumerated_truth(seed, norm, None, quick=subject.quick)
+    network = shared_truth(seed, norm, None, quick=subject.quick)
     return [model, replace(network, x=network.x[:1], prediction=network.prediction[:1], radius=network.radius[:1])]
 
 
 def _pairs(subject: Subject, norm: Norm) -> list[Truth]:
     """Ensembles of two networks."""
     kinds: list[Aggregation] = [WeightedAverage(of="logit"), MaxMargin(of="logit")]
-    found = [enumerated_truth(derive_seed(subject.seed, "symmetry"), norm, kind, quick=subject.quick) for kind in kinds]
+    found = [shared_truth(derive_seed(subject.seed, "symmetry"), norm, kind, quick=subject.quick) for kind in kinds]
     return [replace(one, x=one.x[:1], prediction=one.prediction[:1], radius=one.radius[:1]) for one in found]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from scipy.stats import binom
-from torch import Tensor
+from torch import Tensor, nn
 
 from certifiers.certificate import Certificates, Guarantee, Norm, Verdict
 from certifiers.conformance.kit import NotApplicable, Subject, Violation
@@ -92,9 +92,7 @@ class Trial:
         if truth.threat.norm not in certifier.norms:
             return
         shares = shares or (QUICK_SHARES if self.subject.quick else SHARES)
-        target = certifier.target(truth.classifier)
-        if target is not truth.classifier and not (smoothed and isinstance(target, Smoothed)):
-            self.reasons.append(f"what is known is not true of its target, {type(target).__name__}")
+        if not self.concerns(truth.classifier, smoothed=smoothed):
             return
         for images in [list(range(len(truth.x)))] if together else [[image] for image in range(len(truth.x))]:
             exact = [float(truth.radius[image]) for image in images]
@@ -102,6 +100,19 @@ class Trial:
             wanted = sorted(asked) or list(radii)
             for image, found in zip(images, self.ask(truth, images, wanted), strict=True):
                 self.judge(truth, image, wanted, found, slack, complete)
+
+    def concerns(self, classifier: nn.Module, *, smoothed: bool = False) -> bool:
+        """Whether what is true of a classifier is true of the function that the certificates speak of.
+
+        Args:
+            classifier: that something is known of.
+            smoothed: whether it is true of the classifier smoothed by Gaussian noise, too.
+        """
+        target = self.subject.certifier.target(classifier)
+        if target is classifier or (smoothed and isinstance(target, Smoothed)):
+            return True
+        self.reasons.append(f"what is known is not true of its target, {type(target).__name__}")
+        return False
 
     def ask(self, truth: Truth, images: Sequence[int], radii: Sequence[float] | None) -> list[Certificates]:
         """The answers for some images of one batch, each under `copies` image ids."""

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from certifiers.certificate import Norm, ThreatModel
-from certifiers.conformance.enumeration import exact_radii
+from certifiers.conformance.enumeration import Region, exact_radii
 from ensembles.aggregation import Aggregation, Single, WeightedAverage
 from ensembles.ensemble import Ensemble
 
@@ -80,6 +80,36 @@ def enumerated(
     Raises:
         Unsupported: the aggregation is of confidences.
     """
+    classifier, x = random_networks(
+        seed, aggregation, members=members, inputs=inputs, hidden=hidden, classes=classes, batch=batch
+    )
+    return enumerated_truth(seed, classifier, x, threat)
+
+
+def enumerated_truth(
+    seed: int,
+    classifier: nn.Module,
+    x: Float[Tensor, "batch *shape"],
+    threat: ThreatModel,
+    regions: Sequence[tuple[int, Region]] | None = None,
+) -> Truth:
+    """The truth of `random_networks` of that seed; `regions` as for `enumeration.exact_radii`."""
+    kind = classifier.aggregation.name if isinstance(classifier, Ensemble) else "network"
+    radius = exact_radii(classifier, x, threat, regions)
+    return _truth(f"enumerated {kind} {seed}", classifier, x, threat, radius)
+
+
+def random_networks(
+    seed: int,
+    aggregation: Aggregation | None = None,
+    *,
+    members: int = 2,
+    inputs: int = 2,
+    hidden: Sequence[int] = (3, 2),
+    classes: int = 3,
+    batch: int = 3,
+) -> tuple[nn.Module, Float64[Tensor, "batch inputs"]]:
+    """The classifier and the images of `enumerated`, whose exact radii cost far more than they do."""
     generator = torch.Generator().manual_seed(seed)
     points = torch.rand(64, inputs, generator=generator, dtype=torch.float64)
     networks = []
@@ -97,8 +127,7 @@ def enumerated(
         networks.append(network)
     classifier = networks[0] if aggregation is None else Ensemble(networks, aggregation)
     x = torch.rand(batch, inputs, generator=generator, dtype=torch.float64)
-    kind = "network" if aggregation is None else aggregation.name
-    return _truth(f"enumerated {kind} {seed}", classifier, x, threat, exact_radii(classifier, x, threat))
+    return classifier.eval(), x
 
 
 def linear(

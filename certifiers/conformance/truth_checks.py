@@ -1,9 +1,6 @@
 """L1: truth. Classifiers whose certified radii are known in closed form or by enumeration."""
 
-import copy
-import functools
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import nn
@@ -11,8 +8,9 @@ from torch import nn
 from certifiers.certificate import Guarantee, Norm, ThreatModel
 from certifiers.conformance.kit import Level, Subject, Violation, check
 from certifiers.conformance.linear_truths import FAMILIES, HALF_SPACES, IN_A_BATCH
+from certifiers.conformance.shared_truths import shared_classifier, shared_pair, shared_truth
 from certifiers.conformance.trial import Trial
-from certifiers.conformance.truth import Truth, cancelling_pair, enumerated, linear, linear_layer
+from certifiers.conformance.truth import Truth, linear, linear_layer
 from ensembles.aggregation import Aggregation, MaxMargin, WeightedAverage
 from ensembles.seeds import derive_seed
 
@@ -56,25 +54,15 @@ def linear_averages(subject: Subject) -> int:
     return trial.finish()
 
 
-@functools.lru_cache(maxsize=64)
-def _enumerated(seed: int, norm: Norm, aggregation: Aggregation | None, *, quick: bool) -> Truth:
-    hidden = (3, 2) if aggregation is None else (2,) if quick else (3,)
-    return enumerated(seed, ThreatModel(norm), aggregation, hidden=hidden, batch=2 if quick else 3)
-
-
-def enumerated_truth(seed: int, norm: Norm, aggregation: Aggregation | None, *, quick: bool) -> Truth:
-    """A small enumerated network or ensemble, worked out once and copied, so that nobody spoils it for others."""
-    found = _enumerated(seed, norm, aggregation, quick=quick)
-    return replace(found, classifier=copy.deepcopy(found.classifier), x=found.x.clone())
-
-
 def _enumerations(aggregation: Aggregation | None, what: str) -> Callable[[Subject], int]:
     def holds(subject: Subject) -> int:
         trial = Trial(subject)
         for norm in trial.norms("enumerated", what):
             for turn in range(1 if subject.quick else 2):
                 seed = derive_seed(subject.seed, "enumerated", turn)
-                trial.hold(enumerated_truth(seed, norm, aggregation, quick=subject.quick), slack=ENUMERATED)
+                # A truth that says nothing of the certifier's target need not be worked out.
+                if trial.concerns(shared_classifier(seed, aggregation, quick=subject.quick)):
+                    trial.hold(shared_truth(seed, norm, aggregation, quick=subject.quick), slack=ENUMERATED)
         return trial.finish()
 
     holds.__doc__ = (
@@ -89,18 +77,12 @@ check("enumerated-average", Level.L1)(_enumerations(WeightedAverage(of="logit"),
 check("enumerated-max-margin", Level.L1)(_enumerations(MaxMargin(of="logit"), "a max-margin ensemble of ReLU networks"))
 
 
-@functools.lru_cache(maxsize=16)
-def _cancelling(seed: int, norm: Norm) -> Truth:
-    return cancelling_pair(seed, ThreatModel(norm), units=2, batch=1)
-
-
 @check("cancelling-members", Level.L1)
 def members_that_cancel(subject: Subject) -> int:
     """No certificate of `g + h` and `g - h`, whose mean is the network g, reaches the radius of g."""
     trial = Trial(subject)
     for norm in trial.norms():
-        pair = _cancelling(derive_seed(subject.seed, "cancelling"), norm)
-        trial.hold(replace(pair, classifier=copy.deepcopy(pair.classifier)), slack=ENUMERATED)
+        trial.hold(shared_pair(derive_seed(subject.seed, "cancelling"), norm), slack=ENUMERATED)
     return trial.finish()
 
 

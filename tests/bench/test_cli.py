@@ -232,6 +232,17 @@ def test_a_damaged_manifest_is_exit_1(content: str, text: str, copied: Path, cer
     assert text in result.stderr
 
 
+def test_swapped_folders_of_entries_are_exit_1(copied: Path, certbench: Certbench) -> None:
+    manifest = copied / "runs" / "tiny" / "run.json"
+    document = json.loads(manifest.read_text())
+    first, second = document["entries"][:2]
+    first["folder"], second["folder"] = second["folder"], first["folder"]
+    manifest.write_text(json.dumps(document))
+    result = certbench("board", "tiny", "--output", copied)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"Entry {first['name']!r} takes its rows from {first['folder']!r}" in result.stderr
+
+
 def test_rows_that_vanished_are_exit_1(copied: Path, certbench: Certbench) -> None:
     next(copied.glob("cells/*/rows-*")).unlink()
     result = certbench("board", "tiny", "--output", copied)

@@ -84,7 +84,7 @@ def test_the_figure_says_how_many_are_above_zero_and_runs_nothing(board: Board) 
     svg = margins_svg(board)
     root = ElementTree.fromstring(svg)  # noqa: S314 -- our own output
     texts = ["".join(node.itertext()).strip() for node in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert any(text.endswith("1 of 3 above 0") for text in texts)
+    assert any(text.endswith("1 of 3 above 0 (unverified)") for text in texts)
     assert "<script" not in svg
     assert not re.search(r"(href|src)=[\"'](?!#)", svg)
     assert margins_svg(board) == svg

@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from leaderboards.badges import Badge
 from leaderboards.board import Board, build_board
 from leaderboards.plots import curves_png, curves_svg
 from leaderboards.records import Entry, Run
 from leaderboards.theme import DARK
 
+CHECKED = Badge(certifier={}, level=2, kit=1, seed=7)
+
 
 @pytest.fixture
 def board(make_run: Callable[..., Run], make_entry: Callable[..., Entry]) -> Board:
     names = ("_private", "cost $5 and $6", "a_b^c", "<script>alert(1)</script>", "five")
-    return build_board(make_run(*map(make_entry, names), make_entry("part", status="incomplete")))
+    checked = [make_entry(name, conformance=CHECKED) for name in names]
+    return build_board(make_run(*checked, make_entry("part", status="incomplete")))
 
 
 def texts(svg: str) -> list[str]:
@@ -65,5 +69,5 @@ def test_names_of_any_script_and_length_are_drawn(
     make_run: Callable[..., Run], make_entry: Callable[..., Entry]
 ) -> None:
     names = ("集成", "x" * 200, "nul\x00", "".join(map(chr, range(1, 32))))
-    svg = curves_svg(build_board(make_run(*map(make_entry, names))))
+    svg = curves_svg(build_board(make_run(*(make_entry(name, conformance=CHECKED) for name in names))))
     assert "集成" in texts(svg)

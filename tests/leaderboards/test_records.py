@@ -62,7 +62,7 @@ def write_run(root: Path, entries: list[dict[str, Any]], **changes: Any) -> Path
 def entry_item(**changes: Any) -> dict[str, Any]:
     texts = ("name", "dataset", "split", "images_digest", "norm", "ensemble", "aggregation", "certifier")
     item: dict[str, Any] = {text: text for text in (*texts, "guarantee")}
-    item |= {"images": 3, "status": "complete", "folder": "cells/k", "image_ids": [20, 0, 10]}
+    item |= {"images": 3, "status": "complete", "key": "k", "folder": "cells/k", "image_ids": [20, 0, 10]}
     return item | changes
 
 
@@ -135,6 +135,31 @@ def test_a_run_holds_the_rows_of_its_images_in_their_order(tmp_path: Path, make_
     assert list(run.entries[0].rows["image_id"]) == [20, 0, 10]
     assert list(run.entries[0].rows["radius"]) == [1.5, 0.5, 1.0]
     assert run.entries[1].rows.empty
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"folder": "cells/" + "b" * 32},  # of another entry
+        {"folder": f"elsewhere/../cells/{'a' * 32}"},
+        {"folder": f"cells/{'a' * 31}"},
+        {"key": ""},
+    ],
+    ids=str,
+)
+def test_rows_of_another_key_are_refused(tmp_path: Path, make_rows: MakeRows, change: dict[str, str]) -> None:
+    """Rows whose files do not say whose they are: only the folder does."""
+    items = [entry_item(name=name, key=name * 64, folder=f"cells/{name * 32}") for name in ("a", "b")]
+    for name in ("a", "b"):
+        store(tmp_path / "cells" / (name * 32), make_rows([0.5, 1.0, 1.5]))
+    manifest = write_run(tmp_path, items)
+    assert [len(entry.rows) for entry in read_run(manifest).entries] == [3, 3]
+    document = json.loads(manifest.read_text())
+    document["entries"][0] |= change
+    manifest.write_text(json.dumps(document))
+    said = r"Entry 'a' takes its rows from '.*', but its key '.*' has the folder 'cells/.*'\. .* run the spec again"
+    with pytest.raises(StoredDataError, match=said):
+        read_run(manifest)
 
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_who_is_answered_as_often_as_he_asks_is_not_interrupted() -> None:
             certifiers.create("smoothing", sigma=0.25),
             "conformance.resolve('smoothing', n=100000)",
         ),
-        (RunnerUpOnly(), "conformance.resolve('tests.certifiers.conformance.mutants:RunnerUpOnly')"),
+        (RunnerUpOnly(), "conformance.resolve('tests.certifiers.conformance.mutants.bounds:RunnerUpOnly')"),
     ],
 )
 def test_a_certifier_is_written_so_that_it_is_made_again(certifier: Any, expected: str) -> None:
