@@ -39,7 +39,7 @@ class ReducedPrecision(nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "ReducedPrecision":
         # What `.to(dtype)` calls. The shorter numbers come back unchanged from any longer format.
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.network.to(_TYPES[self.precision])
         return self
 

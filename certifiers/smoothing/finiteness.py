@@ -12,10 +12,6 @@ from ensembles.resnets import PaddedShortcut, ResidualBlock
 #: unknown order and by transforms (Winograd's grow by less than a hundred), and for pooling windows.
 _ROOM = 2.0**-16
 
-#: The relative error of a layer: sums of n rounded products exceed the exact one by a factor of less than
-#: `1 + 1.01 n 2^-24`, which is below 2 for n up to ten millions.
-_ROUNDING = 2.0
-
 _SAME_SIZE = (nn.ReLU, nn.Identity, nn.Dropout, nn.Flatten, nn.AdaptiveAvgPool2d)
 
 
@@ -62,7 +58,7 @@ def _size_after(layer: nn.Module, size: float) -> float:
         return _batch_norm(layer, size)
     if isinstance(layer, Normalize) and kind is Normalize:
         scaled = (size + layer.mean.double().abs()) / layer.std.double()
-        return max(size + float(layer.mean.abs().max()), float(scaled.max())) * _ROUNDING
+        return _largest(size + float(layer.mean.abs().max()), scaled.flatten()) * _rounding(layer.mean, 2)
     if kind is nn.MaxPool2d:
         # A window that lay in the padding alone would answer with -inf.
         return math.inf if layer.ceil_mode or layer.dilation not in (1, (1, 1)) else size
@@ -76,7 +72,7 @@ def _affine(weight: Tensor, bias: Tensor | None, size: float) -> float:
     if bias is not None:
         rows = rows + bias.double().abs()
     # A layer that shrinks its input still holds it: the bound never falls.
-    return _largest(size, rows) * _ROUNDING
+    return _largest(size, rows) * _rounding(weight, weight[0].numel())
 
 
 def _batch_norm(layer: nn.BatchNorm2d, size: float) -> float:
@@ -87,8 +83,13 @@ def _batch_norm(layer: nn.BatchNorm2d, size: float) -> float:
     if layer.weight is not None:
         factor = factor * layer.weight.double().abs()
     shift = 0.0 if layer.bias is None else layer.bias.double().abs()
-    centred = (size + mean) * factor.clamp(min=1)
-    return _largest(size, centred + shift) * _ROUNDING
+    # Computed as it is written, or as one product and one sum.
+    return _largest(size + float(mean.max()), (size + mean) * factor + shift) * _rounding(layer.running_mean, 4)
+
+
+def _rounding(values: Tensor, terms: int) -> float:
+    """How much larger a rounded sum of products may be: less than `1 + 2 (n + 2) u`, for n so much smaller than 1/u."""
+    return 1 + (terms + 8) * torch.finfo(values.dtype).eps
 
 
 def _largest(size: float, rows: Tensor) -> float:

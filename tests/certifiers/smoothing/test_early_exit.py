@@ -128,28 +128,36 @@ def test_all_members_needed_by_somebody_else() -> None:
     assert EarlyExit.of([ensemble, ensemble.with_aggregation(MaxMargin())]) is None
 
 
-@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, 1e300])
-def test_a_member_that_may_not_be_finite_is_always_asked(wrong: float) -> None:
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_samples_of_a_member_that_is_not_finite_are_votes_for_nobody(wrong: float) -> None:
     found = members(4, spread=0.1)
     found[3].body[0].weight.data[0, 0, 0, 0] = wrong  # type: ignore[index, union-attr]
-    found[3].head.weight.data *= 1e10
+    plain, exited, skipped = both([Ensemble(found)], inputs())
+    assert skipped == 0
+    assert torch.equal(plain[0], exited[0])
+    assert int((exited[0] == 5).sum()) > 300
+
+
+def test_a_member_that_is_not_proved_to_be_finite_is_always_asked() -> None:
+    found = members(4, spread=0.1)
+    found[3].body[0].weight.data[0, 0, 0, 0] = 1e290  # type: ignore[index, union-attr]
+    found[3].head.weight.data *= 1e14
     early = EarlyExit.of([Ensemble(found)])
     assert early is not None
     assert found[3] in early.always
     plain, exited, skipped = both([Ensemble(found)], inputs())
-    assert skipped > 0.02
+    assert skipped > 0
     assert torch.equal(plain[0], exited[0])
 
 
-def test_not_finite_inputs_and_large_ones_are_given_to_all() -> None:
-    ensemble = Ensemble(members(3, spread=0.1))
-    for wrong in (torch.nan, torch.inf, 2 * LARGEST_INPUT, 1e306):
-        x = inputs()
-        x[7, 0, 2, 2] = wrong
-        plain, exited, skipped = both([ensemble], x)
-        assert skipped == 0
-        assert torch.equal(plain[0], exited[0])
-        assert (int(plain[0][7]) == 5) == (wrong > 1e300 or wrong != wrong)
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf, 2 * LARGEST_INPUT])
+def test_inputs_that_are_not_finite_or_large_are_given_to_all(wrong: float) -> None:
+    x = inputs()
+    x[7, 0, 2, 2] = wrong
+    plain, exited, skipped = both([Ensemble(members(3, spread=0.1))], x)
+    assert skipped == 0
+    assert torch.equal(plain[0], exited[0])
+    assert (int(plain[0][7]) == 5) == (wrong != 2 * LARGEST_INPUT)
 
 
 @given(
