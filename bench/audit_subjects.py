@@ -18,6 +18,7 @@ from certifiers import Certifier, ThreatModel
 from certifiers import from_mapping as certifier_from_mapping
 from ensembles import Ensemble, aggregation, checkpoint
 from ensembles.checkpoint import CheckpointError
+from ensembles.precision import in_precision
 from ensembles.registry import RegistryError
 from leaderboards.records import read_rows
 from leaderboards.verified_files import StoredDataError
@@ -113,7 +114,7 @@ def subject_of(entry: Mapping[str, Any], images: Split, store: Store, device: st
         combined = {item: value for item, value in fields["aggregation"].items() if item != "version"}
         method = fields["certifier"]
         members = [
-            member.to(torch.device(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            in_precision(member, fields["dtype"]).to(torch.device(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             for item in found
             for member in item.members
         ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from bench.fitting import fitted
 from bench.keys import canonical_json, digest
@@ -16,9 +17,10 @@ from bench.plan import Cell, Plan, certification_seed
 from bench.progress import Reporter
 from bench.rows import error_rows, rows_of
 from bench.store import Store
-from certifiers import Certifier, ClassifierChangedError, Verdict
+from certifiers import Certifier, ClassifierChangedError, RadiusCertifier, Verdict
 from ensembles import Ensemble, shared_scores
 from ensembles.checkpoint import Checkpoint
+from ensembles.precision import Precision, in_precision
 from leaderboards.records import FAILURES
 
 
@@ -44,16 +46,19 @@ def tasks_of(
     device = torch.device(options.device)
     # The same member objects in every ensemble that uses them: that is what lets cells share forward passes.
     # channels_last is only a memory layout; convolutions of small images run faster in it.
-    members = {
-        name: [member.to(device).to(memory_format=torch.channels_last) for member in found.members]  # type: ignore[call-overload]
-        for name, found in trained.items()
-    }
+    members: dict[tuple[str, Precision], list[nn.Module]] = {}
+    for job, precision in dict.fromkeys((job.digest, cell.precision) for cell in plan.cells for job in cell.jobs):
+        if job in trained:
+            members[job, precision] = [
+                in_precision(member, precision).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                for member in trained[job].members
+            ]
     tasks: dict[str, Task] = {}
     by_key: dict[str, Task] = {}
     for cell in plan.cells:
         if cell.reason or any(job.digest not in trained for job in cell.jobs):
             continue
-        ensemble = Ensemble([member for job in cell.jobs for member in members[job.digest]])
+        ensemble = Ensemble([member for job in cell.jobs for member in members[job.digest, cell.precision]])
         combined = fitted(cell, ensemble, plan, options.device)
         fields = cell.key_fields([trained[job.digest].digest for job in cell.jobs], plan.spec, plan.images, combined)
         key = digest(fields)
@@ -88,14 +93,37 @@ def _with_batch_size(certifier: Certifier, options: Options) -> Certifier:
 
 
 def groups_of(tasks: Sequence[Task]) -> list[list[Task]]:
-    """Tasks that share one pass: same members, certifier and norm, and the same images still to do."""
+    """Tasks that share one pass: same members, certifier and norm, and the same images still to do.
+
+    Where a method shares forward passes, ensembles of some of the members go with the one that has them all: the first
+    two of three networks cost nothing beside the three.
+    """
     groups: dict[Any, list[Task]] = {}
     for task in tasks:
         if task.pending:
-            jobs = tuple(job.digest for job in task.cell.jobs)
-            same = canonical_json(task.certifier.describe()), repr(task.certifier)
-            groups.setdefault((jobs, same, task.cell.threat, task.pending), []).append(task)
-    return list(groups.values())
+            same = canonical_json(task.certifier.describe()), repr(task.certifier), task.cell.precision
+            groups.setdefault((_jobs(task), same, task.cell.threat, task.pending), []).append(task)
+    whole: dict[Any, list[Task]] = {}
+    for (jobs, *same), group in sorted(groups.items(), key=lambda item: -len(item[0][0])):
+        larger = [other for other in whole if list(other[1:]) == same and set(jobs) <= set(other[0])]
+        if larger and _shares_passes(group[0].certifier):
+            whole[larger[0]] += group
+        else:
+            whole[jobs, *same] = group
+    order = {id(task): place for place, task in enumerate(tasks)}
+    joined = [sorted(group, key=lambda task: order[id(task)]) for group in whole.values()]
+    return sorted(joined, key=lambda group: order[id(group[0])])
+
+
+def _jobs(task: Task) -> tuple[str, ...]:
+    return tuple(job.digest for job in task.cell.jobs)
+
+
+def _shares_passes(certifier: Certifier) -> bool:
+    """Whether a method does for several classifiers together what they have in common; others gain nothing by it."""
+    return (
+        isinstance(certifier, RadiusCertifier) and type(certifier).radii_together is not RadiusCertifier.radii_together
+    )
 
 
 @dataclass(frozen=True)

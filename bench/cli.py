@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.allocator import keep_memory
 from bench.audit_command import audit
 from bench.check_command import check
 from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, UNFINISHED, USAGE, find_manifest
@@ -39,6 +40,7 @@ def main() -> None:
     # Before torch is loaded: threads that wait for each other should sleep soon. Beside other such processes on
     # the same cores, spinning made some trainings several times slower; it cannot change a number.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    keep_memory()
     app()
 
 

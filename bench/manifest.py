@@ -190,6 +190,7 @@ def _entry(
             "aggregation": cell.aggregation.describe(),
             **({"fitted": task.ensemble.aggregation.describe()} if task and needs_fit(cell) else {}),
             "certifier": cell.certifier.describe(),
+            **({} if cell.precision == "float32" else {"precision": cell.precision}),
             "member_validation_accuracies": accuracies,
             "training_seconds": sum(header["training_seconds"] for header in headers),
             "search": plan.searches.get(cell.ensemble),

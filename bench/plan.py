@@ -9,8 +9,9 @@ from bench.jobs import TrainJob, jobs_of
 from bench.keys import canonical_json
 from bench.spec import ExperimentSpec
 from bench.spec_tables import EnsembleTable
-from certifiers import Certifier, ThreatModel
+from certifiers import Certifier, Guarantee, ThreatModel
 from ensembles import Aggregation, architectures, derive_seed
+from ensembles.precision import Precision
 from leaderboards.radii import ceil_float
 from leaderboards.records import SCHEMA_VERSION
 
@@ -28,6 +29,7 @@ class Cell:
     reason: str = ""
     #: What the board calls its aggregation and, as the spec does, its certifier.
     labels: tuple[str, str] = ("", "")
+    precision: Precision = "float32"
 
     def key_fields(
         self, weights: Sequence[str], spec: ExperimentSpec, images: Split, combined: Aggregation | None = None
@@ -48,7 +50,7 @@ class Cell:
             "threat": {"norm": self.threat.norm.value},
             "radii": [str(radius) for radius in spec.threat.exact_radii()] if self.certifier.uses_radii else None,
             "certifier": self.certifier.describe(),
-            "dtype": "float32",
+            "dtype": self.precision,
             "seed": certification_seed(spec),
         }
 
@@ -115,11 +117,12 @@ def make_plan(spec: ExperimentSpec, spec_text: str, dataset: Dataset, limit: int
         label = spec.planted[named].cancelling_pair_of if named in spec.planted else named
         _check_architecture(label, spec.ensembles[label], dataset)
     cells = tuple(
-        _cell(spec, dataset, entry.name, label, aggregation, certifier)
+        _cell(spec, dataset, entry.name, label, aggregation, certifier, precision)
         for entry in spec.entries
         for label in entry.ensemble
         for aggregation in entry.aggregation
         for certifier in entry.certifier
+        for precision in entry.precision
     )
     seen: set[str] = set()
     for cell in cells:
@@ -151,7 +154,13 @@ def _check_identity(cell: Cell) -> None:
 
 
 def _cell(
-    spec: ExperimentSpec, dataset: Dataset, name: str | None, label: str, aggregation: Aggregation, certifier: str
+    spec: ExperimentSpec,
+    dataset: Dataset,
+    name: str | None,
+    label: str,
+    aggregation: Aggregation,
+    certifier: str,
+    precision: Precision,
 ) -> Cell:
     method = spec.certifier(certifier)
     threat = ThreatModel(spec.threat.norm)
@@ -160,15 +169,19 @@ def _cell(
         reason = (
             f"{method.name} does not certify the norm {threat.norm}; it certifies: {', '.join(sorted(method.norms))}."
         )
+    elif precision != "float32" and method.guarantee is not Guarantee.PROBABILISTIC:
+        reason = f"{method.name} bounds networks in float32 or float64, not in {precision}; smoothing samples any."
+    shown = _short(aggregation) if precision == "float32" else f"{_short(aggregation)} in {precision}"
     return Cell(
-        name=name or f"{label} · {_short(aggregation)} · {certifier}",
+        name=name or f"{label} · {shown} · {certifier}",
         ensemble=label,
         jobs=jobs_of(spec, label, dataset),
         aggregation=aggregation,
         certifier=method,
         threat=threat,
         reason=reason,
-        labels=(_short(aggregation), certifier),
+        labels=(shown, certifier),
+        precision=precision,
     )
 
 

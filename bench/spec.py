@@ -1,5 +1,6 @@
 """Specs: what an experiment is, read from TOML and checked at the edge, with one sentence for each mistake."""
 
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -73,7 +74,8 @@ class ExperimentSpec(Table):
                             f"entry {number}: unknown {kind} {label!r}. {did_you_mean(label, known)}"
                             f"Defined in this spec: {', '.join(known)}."
                         )
-            combinations = len(entry.ensemble) * len(entry.aggregation) * len(entry.certifier)
+            lists = (entry.ensemble, entry.aggregation, entry.certifier, entry.precision)
+            combinations = math.prod(map(len, lists))
             if entry.name is not None and combinations != 1:
                 raise ValueError(f"entry {number}: a name fits one line of the board, this entry makes {combinations}.")
             for label in entry.ensemble:

@@ -21,6 +21,7 @@ from bench.spec_fields import (
 )
 from certifiers import Norm
 from ensembles import Aggregation, aggregation, architectures
+from ensembles.precision import Precision
 from ensembles.registry import did_you_mean
 from ensembles.training import Objective, Schedule
 from leaderboards.radii import parse_radius
@@ -148,7 +149,11 @@ class SelectionTable(Table):
 
 
 class EntryTable(Table):
-    """`[[entries]]`: lines of the board, one for each combination of the lists."""
+    """`[[entries]]`: lines of the board, one for each combination of the lists.
+
+    `precision` is the number format of the members: `bfloat16` and `float16` are classifiers of their own, for methods
+    that sample them.
+    """
 
     name: str | None = None
     ensemble: Annotated[tuple[str, ...], BeforeValidator(sole_or_list), Field(min_length=1)]
@@ -158,3 +163,4 @@ class EntryTable(Table):
         Field(min_length=1),
     ]
     certifier: Annotated[tuple[str, ...], BeforeValidator(sole_or_list), Field(min_length=1)]
+    precision: Annotated[tuple[Precision, ...], BeforeValidator(sole_or_list), Field(min_length=1)] = ("float32",)

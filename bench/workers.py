@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from bench.allocator import keep_memory
 from bench.progress import Reporter, Task
 
 #: Memory that one worker may be expected to need; fewer are started where there is less.
@@ -178,6 +179,7 @@ def _begin(events: Any, threads_each: int) -> None:
 
     threading.Thread(target=leave_with_the_parent, daemon=True).start()
     torch.set_num_threads(threads_each)
+    keep_memory()
     _reporter = _Remote(events)
     events.put(("worker", os.getpid()))
 

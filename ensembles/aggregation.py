@@ -86,7 +86,8 @@ class WeightedAverage(Aggregation):
     """Weighted ensemble (WE): `sum_i w_i s_i(x)`, with the weights scaled to sum to one.
 
     `s_i` is the softmax confidence (Yang et al., ICLR 2022, Def. 2) or the logit (Horvath et al., ICLR 2022).
-    `weights = None` means equal weights: the average ensemble.
+    `weights = None` means equal weights: the average ensemble. A member of weight 0 takes no part: it is not evaluated,
+    so that `weights = (1, 1, 0)` is the ensemble of the first two.
     """
 
     name: ClassVar[str] = "weighted-average"
@@ -100,19 +101,25 @@ class WeightedAverage(Aggregation):
             raise ParameterError(f"WeightedAverage: weights = {self.weights} are all zero. Give one a positive weight.")
 
     def uses(self, members: int) -> tuple[int, ...]:
-        """All members; checks that there are as many as weights."""
+        """The members of positive weight; checks that there are as many members as weights."""
         if self.weights is not None and len(self.weights) != members:
             raise ParameterError(
                 f"WeightedAverage: {len(self.weights)} weights for {members} members. Give one weight a member."
             )
-        return super().uses(members)
+        return tuple(number for number in super().uses(members) if self.weights is None or self.weights[number] > 0)
+
+    @property
+    def used_weights(self) -> tuple[float, ...] | None:
+        """The weights of the members that are used, not scaled; None: all are equal."""
+        return None if self.weights is None else tuple(weight for weight in self.weights if weight > 0)
 
     def scores(self, logits: Float[Tensor, "member batch classes"]) -> Float[Tensor, "batch classes"]:
-        """The weighted mean of the members' confidences or logits."""
+        """The weighted mean of the confidences or logits, of all members or of those that are used."""
         outputs = logits.softmax(-1) if self.of == "confidence" else logits
         if self.weights is None:
             return outputs.mean(0)
-        weights = torch.tensor(self.weights, dtype=outputs.dtype, device=outputs.device)
+        given = self.weights if len(logits) == len(self.weights) else self.used_weights
+        weights = torch.tensor(given, dtype=outputs.dtype, device=outputs.device)
         return torch.einsum("m,mbc->bc", weights / weights.sum(), outputs)
 
 

@@ -281,7 +281,7 @@ def _scores(classifier: nn.Module, region: Region) -> Affine:
     if aggregation is None or isinstance(aggregation, Single):
         return region.outputs[0]
     if isinstance(aggregation, WeightedAverage) and aggregation.of == "logit":
-        weights = np.array(aggregation.weights or (1.0,) * len(region.outputs))
+        weights = np.array(aggregation.used_weights or (1.0,) * len(region.outputs))
         parts = list(zip(weights / weights.sum(), region.outputs, strict=True))
         return (
             np.sum([share * weight for share, (weight, _) in parts], axis=0),

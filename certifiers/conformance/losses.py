@@ -110,6 +110,8 @@ def _largest_gaps(aggregation: MaxMargin, outputs: Tensor) -> Tensor:
 
 
 def _log_average(aggregation: WeightedAverage, outputs: Tensor) -> Tensor:
-    weights = torch.tensor(aggregation.weights or (1.0,) * len(outputs), dtype=outputs.dtype, device=outputs.device)
+    weights = torch.tensor(
+        aggregation.used_weights or (1.0,) * len(outputs), dtype=outputs.dtype, device=outputs.device
+    )
     shares = (weights / weights.sum()).log()
     return (outputs.log_softmax(-1) + shares[:, None, None]).logsumexp(0)

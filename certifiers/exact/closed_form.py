@@ -76,7 +76,7 @@ def affine_form(classifier: nn.Module, example: Float[Tensor, "1 *shape"]) -> Af
     if type(aggregation) is Single:
         return forms[0]
     if type(aggregation) is WeightedAverage and aggregation.of == "logit":
-        given = aggregation.weights or (1.0,) * len(forms)
+        given = aggregation.used_weights or (1.0,) * len(forms)
         weights = torch.tensor(given, dtype=torch.float64) / sum(given)
         mean = [
             torch.einsum("m,m...->...", weights, torch.stack(parts))

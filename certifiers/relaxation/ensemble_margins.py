@@ -60,7 +60,7 @@ def pairs(prediction: Int64[Tensor, "batch"], classes: int) -> Float[Tensor, "ba
 
 def normalized(aggregation: WeightedAverage, members: int) -> Float[Tensor, "member"]:
     """The weights of a weighted average, summing to one."""
-    given = torch.tensor(aggregation.weights or (1.0,) * members, dtype=torch.float64)
+    given = torch.tensor(aggregation.used_weights or (1.0,) * members, dtype=torch.float64)
     return given / given.sum()
 
 

@@ -1,15 +1,19 @@
 """Counting votes: how often each class wins under noise. The hot path of smoothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from certifiers.sanitize import checked_scores
-from certifiers.smoothing.noise import CHUNK, GaussianNoise, chunks_for
+from certifiers.smoothing.ballots import Ballots
+from certifiers.smoothing.batches import noisy_batches
+from certifiers.smoothing.early_exit import EarlyExit
+from certifiers.smoothing.noise import CHUNK, GaussianNoise
 from ensembles.ensemble import members_of, shared_scores
 from ensembles.fused import fused
+
+#: From a batch to the ballots of each classifier.
+Evaluation = Callable[[Tensor], list[Ballots]]
 
 
 def count_votes(
@@ -28,8 +32,7 @@ def count_votes(
     sum to `samples`.
 
     Args:
-        classifiers: ensembles that share members share their forward passes; members of one architecture are
-            evaluated as one network (`ensembles.fused`) where that is faster, which may change last bits of scores.
+        classifiers: ensembles that share members share their forward passes; see `evaluation_of`.
         image: one input, in [0, 1]; noisy copies are not clipped.
         noise: the protocol.
         row: the image's row in the protocol's key.
@@ -41,25 +44,32 @@ def count_votes(
     Raises:
         ValueError: a classifier does not return scores [batch, classes] for at least two classes.
     """
-    together = max(1, batch_size // CHUNK)
-    buffer = torch.empty((together * CHUNK, *image.shape), dtype=torch.float32)
+    evaluate = evaluation_of(classifiers)
     counts: list[Tensor] | None = None
-    members = list(dict.fromkeys(member for classifier in classifiers for member in members_of(classifier)))
-    evaluate = fused(members)
-    for first_chunk in range(0, chunks_for(samples), together):
-        noise.fill(buffer[: min(together, chunks_for(samples) - first_chunk) * CHUNK], row, stream, first_chunk)
-        wanted = buffer[: min(len(buffer), samples - first_chunk * CHUNK)]
-        noisy = wanted.to(image.device, image.dtype, copy=False).add_(image)
-        for batch in torch.split(noisy, batch_size):
-            known = dict(zip(members, evaluate(batch), strict=True)) if evaluate else None
-            votes = [_votes(checked_scores(scores, len(batch))) for scores in shared_scores(classifiers, batch, known)]
-            counts = votes if counts is None else [total.add_(more) for total, more in zip(counts, votes, strict=True)]
+    for batch in noisy_batches(image, noise, row, stream, samples, batch_size):
+        votes = [ballots.counted() for ballots in evaluate(batch)]
+        counts = votes if counts is None else [total.add_(more) for total, more in zip(counts, votes, strict=True)]
     assert counts is not None, "at least one sample"  # noqa: S101
     return [total.cpu() for total in counts]
 
 
-def _votes(scores: Float[Tensor, "batch classes"]) -> Int64[Tensor, "classes_and_invalid"]:
-    classes = scores.shape[1]
-    winners = scores.argmax(1)
-    invalid = ~torch.isfinite(scores).all(1)
-    return torch.bincount(winners.masked_fill_(invalid, classes), minlength=classes + 1)
+def evaluation_of(classifiers: Sequence[nn.Module]) -> Evaluation:
+    """How these classifiers are evaluated together: each member runs once a batch, at most.
+
+    Members of one architecture run as one network (`ensembles.fused`) where that is faster; otherwise those that can no
+    longer change a vote are left out (`EarlyExit`). Either may change last bits of scores. Architectures, widths and
+    weights decide which way is taken, by a rule that `bench/perf` holds against the clock. The clock itself has no say:
+    a run that is resumed, on another day or beside other work, has to count the same votes.
+    """
+    members = list(dict.fromkeys(member for classifier in classifiers for member in members_of(classifier)))
+    together = fused(members)
+    if together is not None:
+        network = together
+        return lambda x: _ballots(classifiers, x, dict(zip(members, network(x), strict=True)))
+    if (early := EarlyExit.of(classifiers)) is not None:
+        return lambda x: early.ballots(x)[0]
+    return lambda x: _ballots(classifiers, x, {})
+
+
+def _ballots(classifiers: Sequence[nn.Module], x: Tensor, known: dict[nn.Module, Tensor]) -> list[Ballots]:
+    return [Ballots.of(scores, len(x)) for scores in shared_scores(classifiers, x, known)]

@@ -199,3 +199,13 @@ def test_new_aggregation_needs_only_scores() -> None:
 
     assert Least().uses(2) == (0, 1)
     assert Least().describe() == {"name": "least"}
+
+
+def test_members_of_weight_zero_take_no_part() -> None:
+    average = WeightedAverage(weights=(0.0, 1.0, 3.0))
+    assert average.uses(3) == (1, 2)
+    assert average.used_weights == (1.0, 3.0)
+    assert WeightedAverage().used_weights is None
+    some = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0)).double()
+    assert torch.equal(average.scores(some[1:]), WeightedAverage(weights=(1.0, 3.0)).scores(some[1:]))
+    assert torch.allclose(average.scores(some), average.scores(some[1:]))

@@ -145,3 +145,13 @@ def test_gradients_flow_to_the_inputs_and_the_members(x: Tensor) -> None:
     assert x.grad is not None
     assert float(x.grad.norm()) > 0
     assert all(float(member.head.weight.grad.norm()) > 0 for member in members)
+
+
+def test_a_member_of_weight_zero_is_not_evaluated() -> None:
+    def never(x: Tensor) -> Tensor:
+        raise AssertionError("evaluated")
+
+    found = Ensemble([nn.Flatten(), nn.Flatten(), nn.Flatten()], WeightedAverage(weights=(1.0, 1.0, 0.0)))
+    found.members[2].forward = never
+    x = torch.rand(3, 4)
+    assert torch.equal(found(x), Ensemble([nn.Flatten(), nn.Flatten()], WeightedAverage(weights=(1.0, 1.0)))(x))

@@ -223,3 +223,13 @@ def test_fused_members_vote_as_they_do_alone(monkeypatch: pytest.MonkeyPatch) ->
         assert int((one - other).abs().sum()) <= 2
     assert len({tuple(own.tolist()) for own in together}) == 4
     assert all(int(own.max()) < SAMPLES for own in together)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("batch_size", [100, 500, 1200])
+def test_a_cuda_device_meets_the_same_noise(batch_size: int, image: Tensor) -> None:
+    recorder = Recorder()
+    counts = votes([recorder], image.cuda(), batch_size=batch_size)[0]
+    assert torch.allclose(recorder.inputs.cpu(), noisy_inputs(image, SAMPLES), atol=1e-6)
+    assert counts.device.type == "cpu"
+    assert counts.tolist() == votes([Recorder()], image)[0].tolist()
