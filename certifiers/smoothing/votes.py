@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from certifiers.sanitize import checked_scores
-from certifiers.smoothing.noise import CHUNK, GaussianNoise, chunks_for
+from certifiers.smoothing.noise import CHUNK, Noise, chunks_for
 from ensembles.ensemble import members_of, shared_scores
 from ensembles.fused import fused
 
@@ -15,7 +15,7 @@ from ensembles.fused import fused
 def count_votes(
     classifiers: Sequence[nn.Module],
     image: Float[Tensor, "*shape"],
-    noise: GaussianNoise,
+    noise: Noise,
     row: int,
     stream: int,
     samples: int,
@@ -49,7 +49,7 @@ def count_votes(
     for first_chunk in range(0, chunks_for(samples), together):
         noise.fill(buffer[: min(together, chunks_for(samples) - first_chunk) * CHUNK], row, stream, first_chunk)
         wanted = buffer[: min(len(buffer), samples - first_chunk * CHUNK)]
-        noisy = wanted.to(image.device, image.dtype, copy=False).add_(image)
+        noisy = noise.added(wanted, image)
         for batch in torch.split(noisy, batch_size):
             known = dict(zip(members, evaluate(batch), strict=True)) if evaluate else None
             votes = [_votes(checked_scores(scores, len(batch))) for scores in shared_scores(classifiers, batch, known)]
