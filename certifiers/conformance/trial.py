@@ -8,9 +8,9 @@ from torch import Tensor
 
 from certifiers.certificate import Certificates, Guarantee, Norm, Verdict
 from certifiers.conformance.kit import NotApplicable, Subject, Violation
+from certifiers.conformance.noise_laws import law_of
 from certifiers.conformance.probes import norms_of
 from certifiers.conformance.truth import Truth
-from certifiers.smoothing.neyman_pearson import Smoothed
 
 #: Shares of a true radius that are asked for: below it, at it and beyond.
 SHARES = (0.25, 0.5, 0.9, 0.99, 1.0, 1.01, 1.25, 2.0)
@@ -79,7 +79,7 @@ class Trial:
         Args:
             truth: what is true of the classifier.
             shares: of the true radius, which are asked for together; None: `SHARES`, or fewer where it must be quick.
-            smoothed: whether it is true of the classifier smoothed by Gaussian noise, too.
+            smoothed: whether it is true of the classifier smoothed by symmetric noise, too.
             slack: how far, relatively, the true radius may be off.
             complete: whether a complete certifier must come near to the truth.
             together: all images of the truth in one batch, and not one by one.
@@ -93,7 +93,7 @@ class Trial:
             return
         shares = shares or (QUICK_SHARES if self.subject.quick else SHARES)
         target = certifier.target(truth.classifier)
-        if target is not truth.classifier and not (smoothed and isinstance(target, Smoothed)):
+        if target is not truth.classifier and not (smoothed and law_of(target)):
             self.reasons.append(f"what is known is not true of its target, {type(target).__name__}")
             return
         for images in [list(range(len(truth.x)))] if together else [[image] for image in range(len(truth.x))]:

@@ -3,6 +3,8 @@
 from certifiers.smoothing.confidence import clopper_pearson_lower, clopper_pearson_upper
 from certifiers.smoothing.ensemble_after_smoothing import EnsembleAfterSmoothing, MemberBounds, SmoothedMembers
 from certifiers.smoothing.fixed_samples import FixedSamples
+from certifiers.smoothing.l1_noise import LaplaceNoise, UniformNoise
+from certifiers.smoothing.l1_smoothing import SmoothedBy, SmoothingL1
 from certifiers.smoothing.neyman_pearson import Smoothed, Smoothing
 from certifiers.smoothing.noise import CHUNK, GaussianNoise, Noise
 from certifiers.smoothing.votes import count_votes
@@ -12,11 +14,15 @@ __all__ = [
     "EnsembleAfterSmoothing",
     "FixedSamples",
     "GaussianNoise",
+    "LaplaceNoise",
     "MemberBounds",
     "Noise",
     "Smoothed",
+    "SmoothedBy",
     "SmoothedMembers",
     "Smoothing",
+    "SmoothingL1",
+    "UniformNoise",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
     "count_votes",

@@ -25,6 +25,10 @@ class Smoothed:
     classifier: nn.Module
     sigma: float
 
+    def noise(self, rng: KeyedRandomness) -> GaussianNoise:
+        """The noise, keyed."""
+        return GaussianNoise(self.sigma, rng)
+
 
 @register("smoothing")
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import certifiers
-from certifiers import Findings, KeyedRandomness, Norm, ThreatModel
+from certifiers import Findings, KeyedRandomness, Norm, RadiusCertifier, ThreatModel
 from certifiers.conformance import kit
 from certifiers.conformance.kit import Level, Status, Subject, Violation
 from certifiers.conformance.smoothed_truth import Slabs
@@ -26,7 +26,7 @@ def failures(found: dict[str, kit.Result]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("mutant", "checks"), [item[1:] for item in MUTANTS], ids=[item[0] for item in MUTANTS])
-def test_each_mistake_is_caught_by_each_check_that_is_named(mutant: Plain, checks: tuple[str, ...]) -> None:
+def test_each_mistake_is_caught_by_each_check_that_is_named(mutant: RadiusCertifier, checks: tuple[str, ...]) -> None:
     for name in checks:
         assert kit.run(kit.named(name), Subject(mutant, quick=True)).status is Status.FAILED, name
 
