@@ -11,6 +11,7 @@ from certifiers.conformance.kit import NotApplicable, Subject, Violation
 from certifiers.conformance.noise_laws import law_of
 from certifiers.conformance.probes import norms_of
 from certifiers.conformance.truth import Truth
+from certifiers.smoothing import SmoothedOnGrid
 
 #: Shares of a true radius that are asked for: below it, at it and beyond.
 SHARES = (0.25, 0.5, 0.9, 0.99, 1.0, 1.01, 1.25, 2.0)
@@ -93,7 +94,8 @@ class Trial:
             return
         shares = shares or (QUICK_SHARES if self.subject.quick else SHARES)
         target = certifier.target(truth.classifier)
-        if target is not truth.classifier and not (smoothed and law_of(target)):
+        on_grid = isinstance(target, SmoothedOnGrid)
+        if target is not truth.classifier and not (smoothed and (on_grid or law_of(target))):
             self.reasons.append(f"what is known is not true of its target, {type(target).__name__}")
             return
         for images in [list(range(len(truth.x)))] if together else [[image] for image in range(len(truth.x))]:
@@ -101,7 +103,10 @@ class Trial:
             asked = {share * own for share in shares for own in exact if 0 < own < 10}
             wanted = sorted(asked) or list(radii)
             for image, found in zip(images, self.ask(truth, images, wanted), strict=True):
-                self.judge(truth, image, wanted, found, slack, complete)
+                known = float(truth.radius[image])
+                # Rounding to a grid before the classifier moves its boundary by half a step in every input.
+                blur = _half_step(truth, target.levels) / known if on_grid else 0.0
+                self.judge(truth, image, wanted, found, slack + blur, complete)
 
     def ask(self, truth: Truth, images: Sequence[int], radii: Sequence[float] | None) -> list[Certificates]:
         """The answers for some images of one batch, each under `copies` image ids."""
@@ -168,6 +173,12 @@ class Trial:
         if certifier.complete and complete and within and least < COMPLETE * max(within):
             claim = f"a complete certifier proved {least!r}"
             raise Violation(f"{where}: {claim} of the {max(within)!r} that is true", counterexample)
+
+
+def _half_step(truth: Truth, levels: int) -> float:
+    """The largest length in the norm of half a step in every input."""
+    power = {Norm.L1: 1.0, Norm.L2: 0.5, Norm.LINF: 0.0}[truth.threat.norm]
+    return float(truth.x[0].numel() ** power) / (2 * levels)
 
 
 def _rows(found: Certificates, rows: slice) -> Certificates:

@@ -3,10 +3,12 @@
 from certifiers.smoothing.confidence import clopper_pearson_lower, clopper_pearson_upper
 from certifiers.smoothing.ensemble_after_smoothing import EnsembleAfterSmoothing, MemberBounds, SmoothedMembers
 from certifiers.smoothing.fixed_samples import FixedSamples
+from certifiers.smoothing.integer_smoothing import IntegerSmoothing, SmoothedOnGrid
 from certifiers.smoothing.l1_noise import LaplaceNoise, UniformNoise
 from certifiers.smoothing.l1_smoothing import SmoothedBy, SmoothingL1
 from certifiers.smoothing.neyman_pearson import Smoothed, Smoothing
 from certifiers.smoothing.noise import CHUNK, GaussianNoise, Noise
+from certifiers.smoothing.rounded_gaussian import RoundedGaussianNoise
 from certifiers.smoothing.votes import count_votes
 
 __all__ = [
@@ -14,12 +16,15 @@ __all__ = [
     "EnsembleAfterSmoothing",
     "FixedSamples",
     "GaussianNoise",
+    "IntegerSmoothing",
     "LaplaceNoise",
     "MemberBounds",
     "Noise",
+    "RoundedGaussianNoise",
     "Smoothed",
     "SmoothedBy",
     "SmoothedMembers",
+    "SmoothedOnGrid",
     "Smoothing",
     "SmoothingL1",
     "UniformNoise",

@@ -66,6 +66,10 @@ class FixedSamples(RadiusCertifier, ABC):
         """The images to which noise is added, and why one is unsupported; empty where it is not."""
         return x, [""] * len(x)
 
+    def offsets(self, x: Float[Tensor, "batch *shape"], norm: Norm) -> Float[Tensor, "batch"]:
+        """By how much the images that were counted differ from x, which the radius loses."""
+        return torch.zeros(len(x))
+
     def more_evidence(self) -> dict[str, float | int | str]:
         """Further columns of the evidence, the same for all images."""
         return {}
@@ -116,8 +120,9 @@ class FixedSamples(RadiusCertifier, ABC):
     ) -> Findings:
         dimensions = x[0].numel()
         scale, lost = self.scale(norm, dimensions), self.lost(dimensions)
+        offsets = self.offsets(x, norm).tolist()
         predictions, radii, verdicts, reasons, top0, n_as, p_as, invalids = [], [], [], [], [], [], [], []
-        for counted in votes:
+        for counted, offset in zip(votes, offsets, strict=True):
             top, n_a, invalid, p_a, radius, selected = 0, 0, 0, 0.0, 0.0, 0
             if isinstance(counted, str):
                 verdict, reason = Verdict.UNSUPPORTED, counted
@@ -130,6 +135,9 @@ class FixedSamples(RadiusCertifier, ABC):
                     # One unit for the subtraction.
                     p_a = max(0.0, (p_a - lost) * (1 - 2**-52))
                     radius = self.radius_of(p_a) if p_a > 0.5 else 0.0
+                radius = radius * scale
+                if offset:
+                    radius = (radius - offset) * (1 - 2**-52)
                 if invalid:
                     verdict = Verdict.ERROR
                     reason = f"the classifier returned NaN or infinity on {invalid} of {self.n0 + self.n} noisy inputs"
@@ -138,7 +146,7 @@ class FixedSamples(RadiusCertifier, ABC):
                 else:
                     verdict, reason = Verdict.CERTIFIED, ""
             predictions.append(top if verdict is Verdict.CERTIFIED else -1)
-            radii.append(radius * scale)
+            radii.append(radius)
             verdicts.append(int(verdict))
             reasons.append(reason)
             top0.append(selected)

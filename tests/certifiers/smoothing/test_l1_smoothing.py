@@ -137,7 +137,7 @@ def test_other_norms_are_refused_and_parameters_are_checked() -> None:
     found = certifier.certify(nn.Flatten(), torch.zeros(1, 2), ThreatModel("l2"))
     assert int(found.verdict[0]) == Verdict.UNSUPPORTED
     assert found.reason[0] == "smoothing-l1 does not certify the norm l2; it certifies: l1."
-    with pytest.raises(ParameterError, match="sigma = -1.0 is not allowed"):
+    with pytest.raises(ParameterError, match=r"sigma = -1\.0 is not allowed"):
         certifiers.create("smoothing-l1", sigma=-1.0)
     model = nn.Identity()
     assert certifier.target(model) == SmoothedBy(model, 0.5, "laplace")
