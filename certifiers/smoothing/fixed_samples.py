@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from certifiers.certificate import Findings, Guarantee, Norm, ThreatModel, Verdict
+from certifiers.certificate import Findings, Guarantee, Norm, ThreatModel, Unsupported, Verdict
 from certifiers.certifier import RadiusCertifier
 from certifiers.randomness import KeyedRandomness
 from certifiers.smoothing.confidence import clopper_pearson_lower
@@ -93,7 +93,10 @@ class FixedSamples(RadiusCertifier, ABC):
         self, classifiers: Sequence[nn.Module], x: Tensor, threat: ThreatModel, rng: KeyedRandomness
     ) -> list[Findings | tuple[Verdict, str]]:
         """The radii of several classifiers, from the votes of one pass over the same noise."""
-        return [*self._count_and_certify(classifiers, x, threat, rng)]
+        try:
+            return [*self._count_and_certify(classifiers, x, threat, rng)]
+        except Unsupported as reason:
+            return [(Verdict.UNSUPPORTED, str(reason)) for _ in classifiers]
 
     def _count_and_certify(
         self, classifiers: Sequence[nn.Module], x: Tensor, threat: ThreatModel, rng: KeyedRandomness

@@ -132,7 +132,8 @@ class IntegerSmoothing(FixedSamples):
         away = (x.double() - (x.double() * self.levels).round() / self.levels).abs().flatten(1).cpu()
         # Quotients and norms of float64 err by less than 2^-52 an input, and relatively by 1e-12.
         order = {Norm.L1: 1.0, Norm.L2: 2.0, Norm.LINF: math.inf}[norm]
-        return torch.linalg.vector_norm(away + 2.0**-52, ord=order, dim=1) * (1 + 1e-12)
+        distances: Tensor = torch.linalg.vector_norm(away + 2.0**-52, ord=order, dim=1)
+        return distances * (1 + 1e-12)
 
     def more_evidence(self) -> dict[str, float | int | str]:
         """The grid."""

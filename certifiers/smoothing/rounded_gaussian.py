@@ -67,7 +67,8 @@ def table(steps: Fraction) -> Table:
     Args:
         steps: exact; the noise is drawn with no other deviation than is certified.
     """
-    whole, upper = 2**BITS, []
+    whole = 2**BITS
+    upper: list[int] = []
     with decimal.localcontext(decimal.Context(prec=_DIGITS)):
         while True:
             edge = Fraction(2 * len(upper) + 1, 1) / (2 * steps)
