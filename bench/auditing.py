@@ -19,8 +19,7 @@ from bench.progress import Reporter
 from bench.spec import SpecError, spec_of
 from bench.store import Store
 from certifiers.conformance.nearest import Candidates, Effort, Hunt
-from certifiers.conformance.smoothed import refute_smoothed
-from certifiers.smoothing import Smoothed
+from certifiers.conformance.smoothed import Attackable, refute_smoothed
 from ensembles import derive_seed
 from ensembles.checkpoint import CheckpointError
 from ensembles.registry import RegistryError
@@ -119,10 +118,10 @@ def _audit_entry(
 ) -> tuple[int, int]:
     """Attack the chosen certificates of one entry; how many now, and how many before."""
     target = subject.certifier.target(subject.ensemble)
-    if target is not subject.ensemble and not isinstance(target, Smoothed):
+    if target is not subject.ensemble and not isinstance(target, Attackable):
         raise AuditError(
             f"its certificates speak about {type(target).__name__}, which no attack here knows; known are the "
-            "classifier itself and certifiers.smoothing.Smoothed."
+            "classifier itself and Smoothed and SmoothedBy of certifiers.smoothing."
         )
     settings = options.attack(smoothed=target is not subject.ensemble)
     chosen = _chosen(subject.claims, options)
@@ -170,13 +169,13 @@ def _attacked(
     started = time.perf_counter()
     image_id, prediction, radius = int(claim["image_id"]), int(claim["prediction"]), float(claim["radius"])
     attacked = (subject.classifier, image_id, prediction, radius)
-    if attacked in met and not isinstance(target, Smoothed):
+    if attacked in met and target is subject.ensemble:
         return met[attacked] | {"forward_passes": 0, "seconds": time.perf_counter() - started}
     image = subject.image(image_id).to(options.device)
     row: dict[str, Any] = {"image_id": image_id, "prediction": prediction, "radius": radius, "attack": settings}
     row |= {"attack_radius": float("inf"), "answer": -1, "margin": 0.0, "p_value": 1.0, "method": "", "witness": ""}
     witness: torch.Tensor | None = None
-    if isinstance(target, Smoothed):
+    if isinstance(target, Attackable):
         found = refute_smoothed(
             *(target, image, prediction, radius, subject.threat, options.effort),
             samples=options.samples,

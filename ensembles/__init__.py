@@ -14,10 +14,13 @@ from ensembles.parameters import ParameterError, Parameters
 from ensembles.registry import Registry, RegistryError, UnknownNameError
 from ensembles.seeds import derive_seed, seeded_generator
 from ensembles.sween import Sween
+from ensembles.voting import KConsensus, MajorityVote
 
 __all__ = [
     "Aggregation",
     "Ensemble",
+    "KConsensus",
+    "MajorityVote",
     "MaxMargin",
     "ParameterError",
     "Parameters",

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from certifiers.certificate import ThreatModel, Verdict
 from certifiers.conformance.kit import Level, NotApplicable, Subject, Violation, check
 from certifiers.conformance.nearest import Effort, Hunt
-from certifiers.conformance.smoothed import LEVEL, refute_smoothed
+from certifiers.conformance.smoothed import LEVEL, Attackable, refute_smoothed
 from certifiers.conformance.trained import trained
-from certifiers.smoothing.neyman_pearson import Smoothed
 from ensembles.aggregation import Aggregation, MaxMargin, Single, WeightedAverage
 from ensembles.ensemble import Ensemble
 from ensembles.seeds import derive_seed
@@ -57,13 +56,13 @@ def _attacked(subject: Subject, aggregation: Aggregation) -> int:
     made = trained(float(sigma) if sigma is not None else 0.1)
     classifier = Ensemble(copy.deepcopy(made.members), aggregation)
     target = certifier.target(classifier)
-    if target is not classifier and not isinstance(target, Smoothed):
+    if target is not classifier and not isinstance(target, Attackable):
         raise NotApplicable(f"its certificates are about {type(target).__name__}, which no attack here knows.")
     images = made.chosen(count, subject.generator("attacked images")).tolist()
     x, measured, refusals = made.x[images], 0, []
     false: dict[int, str] = {}
     norms = sorted(certifier.norms)
-    if subject.quick and norms and not isinstance(target, Smoothed):
+    if subject.quick and norms and not isinstance(target, Attackable):
         norms = [norms[derive_seed(subject.seed, "turn", aggregation.name) % len(norms)]]
     for threat in map(ThreatModel, norms):
         found = certifier.certify(classifier, x, threat, seed=subject.seed, image_ids=images)
@@ -75,9 +74,9 @@ def _attacked(subject: Subject, aggregation: Aggregation) -> int:
                 classifier, x[row : row + 1], images[row], int(found.prediction[row]), float(found.radius[row])
             )
             measured += 1
-            if told := _smoothed(subject, target, claim, threat) if isinstance(target, Smoothed) else "":
+            if told := _smoothed(subject, target, claim, threat) if isinstance(target, Attackable) else "":
                 false.setdefault(images[row], told)
-            elif not isinstance(target, Smoothed):
+            elif not isinstance(target, Attackable):
                 _deterministic(subject, claim, threat)
         _more_than_chance(false, count, len(norms) * float(found.failure_probability.max()))
     if not measured and len(refusals) == len(norms):
@@ -118,7 +117,7 @@ def _deterministic(subject: Subject, claim: _Claim, threat: ThreatModel) -> None
         )
 
 
-def _smoothed(subject: Subject, target: Smoothed, claim: _Claim, threat: ThreatModel) -> str:
+def _smoothed(subject: Subject, target: Attackable, claim: _Claim, threat: ThreatModel) -> str:
     """What refutes a smoothed claim; empty where nothing does."""
     found = refute_smoothed(
         *(target, claim.image, claim.prediction, claim.radius, threat, _effort(subject, claim)),

@@ -13,6 +13,7 @@ from certifiers.conformance.losses import Objective
 from certifiers.undisturbed import undisturbed
 from ensembles.aggregation import MaxMargin, WeightedAverage
 from ensembles.ensemble import Ensemble, members_of, stack_logits
+from ensembles.voting import KConsensus, MajorityVote
 
 
 class Attack(NamedTuple):
@@ -45,8 +46,8 @@ def attack(
     Projected gradient ascent of `max over j != y of s_j - s_y` (Madry et al., ICLR 2018), the first time from x and
     then from random points: signed steps in linf, normalised ones in l2, in l1 signed steps along the steepest inputs
     (Tramer & Boneh, NeurIPS 2019). s are the scores of the classifier, then those of every member of a max-margin
-    ensemble, whose own scores jump, and the mean logits of a weighted average of confidences, whose gradients vanish.
-    Restarts climb `s_j - s_y` of one class j each, in the order of the scores.
+    ensemble, whose own scores jump, and the mean logits of a weighted average of confidences, whose gradients vanish,
+    and of votes, which have none. Restarts climb `s_j - s_y` of one class j each, in the order of the scores.
 
     What is found was replayed in eval mode: it is finite, some other class has a strictly larger score than
     `prediction`, and it lies in the box and, measured in float64, in the ball. A tie is not found. All images start
@@ -104,7 +105,9 @@ def _objectives(classifier: nn.Module) -> Iterator[Objective]:
     if len(members) > 1 and isinstance(classifier.aggregation, MaxMargin):
         for member in range(len(members)):
             yield lambda outputs, member=member: outputs[member]  # type: ignore[misc]
-    elif isinstance(classifier.aggregation, WeightedAverage) and classifier.aggregation.of == "confidence":
+    elif isinstance(classifier.aggregation, MajorityVote | KConsensus) or (
+        isinstance(classifier.aggregation, WeightedAverage) and classifier.aggregation.of == "confidence"
+    ):
         yield lambda outputs: outputs.mean(0)
 
 

@@ -177,7 +177,8 @@ def _centred(
     with torch.no_grad():
         head.bias.add_(near - network(torch.full((1, *SHAPE), 0.5, dtype=torch.float64))[0])
     x = 0.5 + 0.02 * torch.rand(batch, *SHAPE, generator=generator, dtype=torch.float64)
-    return affine_truth(name, network, x, threat)
+    # Multiples of 1/1024: some certifiers are for inputs on a grid alone.
+    return affine_truth(name, network, (x * 1024).round() / 1024, threat)
 
 
 #: Every family, by name; the first is true of smoothed classifiers, too.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ensembles.aggregation import Aggregation, MaxMargin, WeightedAverage
 from ensembles.ensemble import Ensemble, members_of
+from ensembles.voting import MajorityVote
 
 #: What an attack climbs: from the members' outputs (or the classifier's) to one score a class.
 Objective = Callable[[Float[Tensor, "member batch classes"]], Float[Tensor, "batch classes"]]
@@ -33,13 +34,17 @@ def logits_of(classifier: nn.Module) -> Objective:
 
     Confidences that are nearly 0 or 1 have no gradients; their logarithms do. A weighted average of confidences becomes
     `log sum_i w_i f_i`. The scores of a max-margin ensemble jump where another member decides; the largest gap by which
-    a member answers each class does not, and the class of the largest of these is the answer.
+    a member answers each class does not, and the class of the largest of these is the answer. Votes have no gradients,
+    and what has their answer everywhere has none either: for a majority vote the mean logarithm of the confidences is
+    climbed, whose answer may be another.
     """
     aggregation = aggregation_of(classifier)
     if isinstance(aggregation, MaxMargin):
         return lambda outputs: _largest_gaps(aggregation, outputs)
     if isinstance(aggregation, WeightedAverage) and aggregation.of == "confidence":
         return lambda outputs: _log_average(aggregation, outputs)
+    if isinstance(aggregation, MajorityVote):
+        return lambda outputs: outputs.log_softmax(-1).mean(0)
     return scores_of(classifier)
 
 

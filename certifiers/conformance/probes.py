@@ -87,7 +87,8 @@ def probes(subject: Subject, batch: int = 4) -> list[Probe]:
         "average of confidences": Ensemble(members, WeightedAverage(of="confidence")),
     }
     kept = ("linear", "network", "max-margin of logits") if subject.quick else tuple(found)
-    x = torch.rand(batch, *SHAPE, generator=generator)
+    # Multiples of 1/256, as images are of 1/255: some certifiers are for such inputs alone.
+    x = (torch.rand(batch, *SHAPE, generator=generator) * 256).round() / 256
     return [Probe(name, found[name].train(), x.clone()) for name in kept]
 
 

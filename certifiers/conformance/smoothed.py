@@ -14,12 +14,16 @@ from certifiers.conformance.balls import Ball, distance
 from certifiers.conformance.losses import logits_of
 from certifiers.conformance.nearest import Effort
 from certifiers.randomness import KeyedRandomness
+from certifiers.smoothing.l1_smoothing import SmoothedBy
 from certifiers.smoothing.neyman_pearson import Smoothed
-from certifiers.smoothing.noise import ESTIMATION, SELECTION, GaussianNoise
+from certifiers.smoothing.noise import ESTIMATION, SELECTION
 from certifiers.smoothing.votes import count_votes
 from certifiers.undisturbed import undisturbed
 from ensembles.ensemble import members_of, stack_logits
 from ensembles.seeds import derive_seed
+
+#: Smoothed classifiers that are attacked here.
+Attackable = Smoothed | SmoothedBy
 
 #: A true claim is called false with at most this probability.
 LEVEL = 1e-6
@@ -76,7 +80,7 @@ def probability_if_true(votes: int, challenger: int) -> float:
 
 
 def refute_smoothed(
-    target: Smoothed,
+    target: Attackable,
     image: Float[Tensor, "1 *shape"],
     prediction: int,
     radius: float,
@@ -109,7 +113,7 @@ def refute_smoothed(
     if samples < 1:
         raise ValueError(f"A test needs at least one sample, got {samples}.")
     effort = effort or Effort()
-    noise = GaussianNoise(target.sigma, KeyedRandomness(derive_seed(effort.seed, "refutation"), (image_id,)))
+    noise = target.noise(KeyedRandomness(derive_seed(effort.seed, "refutation"), (image_id,)))
     classifier, members = [target.classifier], len(members_of(target.classifier))
     with undisturbed(classifier):
         points = _ascended(target, image, prediction, radius, threat, effort)
@@ -135,7 +139,7 @@ def refute_smoothed(
 
 
 def _ascended(
-    target: Smoothed, image: Tensor, prediction: int, radius: float, threat: ThreatModel, effort: Effort
+    target: Attackable, image: Tensor, prediction: int, radius: float, threat: ThreatModel, effort: Effort
 ) -> list[Tensor]:
     """The image, and the last point of every ascent that lies in ball and box."""
     rows = effort.restarts
@@ -148,8 +152,10 @@ def _ascended(
     members = members_of(target.classifier)
     for parameter in target.classifier.parameters():
         parameter.requires_grad_(False)
+    law = target.noise(KeyedRandomness(effort.seed, (0,)))
     for number in range(effort.steps):
-        noise = target.sigma * torch.randn((_DRAWS, *image.shape[1:]), generator=generator, dtype=torch.float32)
+        noise = torch.empty((_DRAWS, *image.shape[1:]), dtype=torch.float32)
+        law.draw(noise, generator)
         with torch.enable_grad():
             leaf = point.detach().requires_grad_()
             noisy = (leaf[:, None] + noise.to(image)[None]).flatten(0, 1)

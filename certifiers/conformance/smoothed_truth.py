@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from scipy.special import ndtr
 from torch import Tensor, nn
 
 from certifiers.certificate import Certificates, Norm
+from certifiers.conformance.noise_laws import Gaussian, Law
 
 #: Where the images of these checks lie: all pixels in the middle of [0, 1].
 CENTER = 0.5
@@ -20,7 +20,7 @@ Invalid = Literal["", "nan", "nan in class 0", "infinity in class 0"]
 
 _DUAL_ORDER = {Norm.L1: math.inf, Norm.L2: 2.0, Norm.LINF: 1.0}
 
-#: Probabilities nearer than this are a tie, which refutes nothing: the error of `ndtr` is far below it.
+#: Probabilities nearer than this are a tie, which refutes nothing: the error of a distribution is far below it.
 _TIE = 1e-10
 
 #: Places between the ends of a claimed range at which other classes are compared with the one it names.
@@ -44,13 +44,24 @@ class Slabs(nn.Module):
         cuts: in standard deviations of the noise, from the center of the inputs; one fewer than classes.
         sigma: standard deviation of the noise.
         invalid: what the last class, where it wins, returns instead of scores; it then gets no votes.
+        law: of the noise.
     """
 
-    def __init__(self, direction: Tensor, cuts: tuple[float, ...], sigma: float, invalid: Invalid = "") -> None:
+    def __init__(
+        self,
+        direction: Tensor,
+        cuts: tuple[float, ...],
+        sigma: float,
+        invalid: Invalid = "",
+        law: Law | None = None,
+    ) -> None:
         super().__init__()
         flat = direction.detach().double().flatten()
         self.direction = flat / torch.linalg.vector_norm(flat)
         self.cuts, self.sigma, self.invalid = np.asarray(cuts, dtype=np.float64), sigma, invalid
+        self.law = law or Gaussian()
+        if not self.law.all_directions and len(cuts) > 1 and int((self.direction != 0).sum()) > 1:
+            raise ValueError("Only of Gaussian noise are several slabs known across a direction that is not one input.")
 
     def forward(self, x: Float[Tensor, "batch *shape"]) -> Float64[Tensor, "batch classes"]:
         """The scores."""
@@ -72,8 +83,8 @@ class Slabs(nn.Module):
         upper = edges[..., :-1] > 0
         found = np.where(
             upper,
-            ndtr(-edges[..., :-1]) - ndtr(-edges[..., 1:]),
-            ndtr(edges[..., 1:]) - ndtr(edges[..., :-1]),
+            self.law.cdf(-edges[..., :-1]) - self.law.cdf(-edges[..., 1:]),
+            self.law.cdf(edges[..., 1:]) - self.law.cdf(edges[..., :-1]),
         )
         if self.invalid:
             found[..., -1] = 0.0

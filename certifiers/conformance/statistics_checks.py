@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import ndtr, ndtri
 from scipy.stats import beta, binom
 
 from certifiers.certificate import Norm
@@ -40,7 +39,7 @@ def _trials(subject: Subject) -> int:
 
 def _slabs(subject: Subject, sampler: Sampler, cuts: tuple[float, ...], invalid: Invalid = "") -> Slabs:
     generator = subject.generator("direction", sampler.norm.value, len(cuts))
-    return Slabs(tight_direction(sampler.norm, SHAPE, generator), cuts, sampler.sigma, invalid)
+    return Slabs(tight_direction(sampler.norm, SHAPE, generator), cuts, sampler.sigma, invalid, sampler.law)
 
 
 @check("calibration", Level.L4)
@@ -48,8 +47,9 @@ def calibration(subject: Subject) -> int:
     """Of 4000 certificates asked for at alpha = .05, no more are false than alpha allows.
 
     Halfspaces whose top class has probability p, where a certificate is false if it claims more than
-    `sigma Phi^-1(p)`: p = 1/2, where none is true; and just under the Clopper-Pearson bounds of counts k from the least
-    that certifies to all of n, where P(X >= k) = alpha. As many samples choose the class as estimate it.
+    `sigma F^-1(p)`, F the law of the noise: p = 1/2, where none is true; and just under the Clopper-Pearson bounds of
+    counts k from the least that certifies to all of n, where P(X >= k) = alpha. As many samples choose the class as
+    estimate it.
     """
     n = SAMPLES
     sampler = sampler_of(subject, n=n, n0=n, alpha=ALPHA)
@@ -58,7 +58,7 @@ def calibration(subject: Subject) -> int:
     for name, k in {"just above 1/2": least, "far from 1/2": (9 * n) // 10, "all votes agree": n}.items():
         cases[name] = float(beta.ppf(ALPHA, k, n - k + 1)) - _BELOW
     return sum(
-        judged(sampler, _slabs(subject, sampler, (float(ndtri(p)),)), _trials(subject), name, ALPHA)
+        judged(sampler, _slabs(subject, sampler, (sampler.law.quantile(p),)), _trials(subject), name, ALPHA)
         for name, p in cases.items()
     )
 
@@ -73,7 +73,7 @@ def calibration_of_many_classes(subject: Subject) -> int:
     sampler = sampler_of(subject, n=SAMPLES, n0=SAMPLES, alpha=ALPHA)
     certified = 0
     for top in (0.4, 0.6):
-        cuts = tuple(float(ndtri(top + (1 - top) * c / 9)) for c in range(9))
+        cuts = tuple(sampler.law.quantile(top + (1 - top) * c / 9) for c in range(9))
         name = f"ten classes, the top at {top:g}"
         certified += judged(sampler, _slabs(subject, sampler, cuts), _trials(subject) // 2, name, ALPHA)
     return certified
@@ -89,7 +89,7 @@ def invalid_votes(subject: Subject) -> int:
     count = _trials(subject) // 10
     cases: tuple[Invalid, ...] = ("nan", "nan in class 0", "infinity in class 0")
     for invalid in cases:
-        slabs = _slabs(subject, sampler, (float(ndtri(0.3)), float(ndtri(0.7))), invalid)
+        slabs = _slabs(subject, sampler, (sampler.law.quantile(0.3), sampler.law.quantile(0.7)), invalid)
         judged(sampler, slabs, count, f"votes for nobody: {invalid}", ALPHA)
     return count * len(cases)
 
@@ -101,17 +101,17 @@ def calibration_of_counts(subject: Subject) -> int:
     4000 counts are drawn at each probability; and exactly: at the p that a count k claims, `P(X >= k) <= alpha`, since
     this count and all larger ones are then false (Clopper & Pearson, Biometrika 1934).
     """
-    own = sampler_of(subject, norm=Norm.L2)
+    own = sampler_of(subject)
     if not callable(getattr(own.certifier, "certificate_of_counts", None)):
         raise NotApplicable("it has no `certificate_of_counts`")
     measured = 0
-    for sampler in (own, sampler_of(subject, norm=Norm.L2, n=SAMPLES, alpha=ALPHA)):
+    for sampler in (own, sampler_of(subject, n=SAMPLES, alpha=ALPHA)):
         certificate = cast("Callable[[int], tuple[float, float]]", sampler.certifier.certificate_of_counts)  # type: ignore[attr-defined]
         n, alpha = _own(sampler, "n"), _own(sampler, "alpha")
         counts = np.unique(np.linspace(n // 2, n, min(n, 200)).astype(int))
         radii = np.array([certificate(int(k))[1] for k in counts])
-        claimed = np.asarray(ndtr(radii / sampler.sigma), dtype=np.float64)
-        # Taken a little below the claim, so that the rounding of `ndtr` accuses nobody.
+        claimed = sampler.law.cdf(radii / sampler.sigma)
+        # Taken a little below the claim, so that the rounding of a distribution accuses nobody.
         tail: npt.NDArray[np.float64] = np.asarray(binom.sf(counts - 1, n, claimed * (1 - 1e-13)), dtype=np.float64)
         wrong = (radii > 0) & (tail > alpha * (1 + 1e-6))
         if wrong.any():
@@ -133,7 +133,7 @@ def _drawn(
     for p in (0.5, 0.5 + 1 / n, 0.8, float(alpha ** (1 / n)) * (1 - 1e-9)):
         counts, times = np.unique(generator.binomial(n, p, _TRIALS), return_counts=True)
         radii = np.array([certificate(int(k))[1] for k in counts])
-        false = int(times[radii > max(0.0, sampler.sigma * float(ndtri(p)))].sum())
+        false = int(times[radii > max(0.0, sampler.sigma * sampler.law.quantile(p))].sum())
         if false > allowed:
             raise Violation(
                 f"{false} of {_TRIALS} counts drawn at p = {p:.9g}, n = {n} give false certificates, where "
@@ -169,7 +169,7 @@ def smoothed_linear(subject: Subject) -> int:
                 else tight_direction(norm, shape, generator)
             )
             distance = 2.5 * float(torch.rand((), generator=generator)) - 0.5
-            slabs = Slabs(direction, (distance,), sampler.sigma)
+            slabs = Slabs(direction, (distance,), sampler.sigma, law=sampler.law)
             found = sampler.certify(slabs, torch.full((1, *shape), 0.5, dtype=torch.float64), norm.value, number)
             measured += int(found.certified.sum())
             if bool(slabs.false(found, norm).any()):
@@ -184,17 +184,19 @@ def smoothed_linear(subject: Subject) -> int:
 
 @check("largest-radius", Level.L4)
 def largest_radius(subject: Subject) -> int:
-    """Where all n votes agree, no radius is above `sigma Phi^-1(alpha^(1/n))`, and alpha is what was asked for.
+    """Where all n votes agree, no radius is above `sigma F^-1(alpha^(1/n))`, and alpha is what was asked for.
 
-    With n samples nothing larger can be claimed: a classifier of that p gives n equal votes with probability alpha. At
-    several n and alpha, and as the certifier is; in every norm. n is the evidence `n`, or how often it was asked.
+    F is the law of the noise. With n samples nothing larger can be claimed: a classifier of that p gives n equal votes
+    with probability alpha. At several n and alpha, and as the certifier is; in every norm. n is the evidence `n`, or
+    how often it was asked.
     """
     measured = 0
     settings: list[dict[str, float | int]] = [
         {"n0": 10, "n": n, "alpha": a} for n, a in ((10, 0.05), (100, 0.001), (1000, 1e-6))
     ]
+    main = Norm.L2 if Norm.L2 in subject.certifier.norms else min(subject.certifier.norms, default=None)
     for norm in (norm for norm in Norm if norm in subject.certifier.norms):
-        for setting in [{}, *settings] if norm is Norm.L2 or not subject.quick else settings[:1]:
+        for setting in [{}, *settings] if norm is main or not subject.quick else settings[:1]:
             try:
                 sampler = sampler_of(subject, norm, **setting)
             except NotApplicable:
@@ -212,7 +214,7 @@ def largest_radius(subject: Subject) -> int:
             n = len(recorder.votes())
             if isinstance(told := found.evidence.get("n"), torch.Tensor):
                 n = min(n, int(told[0]))
-            radius = sampler.sigma * float(ndtri(wanted ** (1 / n))) / (sampler.sigma * sure.reach(1.0, norm))
+            radius = sampler.law.quantile(wanted ** (1 / n)) / sure.reach(1.0, norm)
             if float(found.radius[0]) > max(radius, 0.0) * (1 + 1e-12):
                 raise Violation(
                     f"{n} equal votes give the {norm} radius {float(found.radius[0]):.9g}; at alpha {wanted:g} and "

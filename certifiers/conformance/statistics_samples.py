@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float64
-from scipy.special import ndtr, ndtri
 from scipy.stats import kstest
 from torch import Tensor
 
@@ -24,7 +23,9 @@ _ROUNDING = 1e-12
 
 def _halfspace(sampler: Sampler, subject: Subject, p: float = 0.8) -> Slabs:
     direction = torch.randn(SHAPE, generator=subject.generator("samples"), dtype=torch.float64)
-    return Slabs(direction, (float(ndtri(p)),), sampler.sigma)
+    if not sampler.law.all_directions:
+        direction = torch.eye(SHAPE[0], dtype=torch.float64)[0]
+    return Slabs(direction, (sampler.law.quantile(p),), sampler.sigma, law=sampler.law)
 
 
 @check("fresh-samples", Level.L4)
@@ -54,13 +55,14 @@ def fresh_samples(subject: Subject) -> int:
 
 @check("noise-distribution", Level.L4)
 def noise_distribution(subject: Subject) -> int:
-    """The noise that the classifier meets is N(0, sigma^2 I) of the sigma that `target` names, and is not clipped.
+    """The noise that the classifier meets has the law and the sigma that `target` names, and is not clipped.
 
-    Kolmogorov-Smirnov on all its entries, and on their sums and differences within an input, at 1e-6 each.
+    Its quantiles are taken as those of a normal: then Kolmogorov-Smirnov on all its entries, and on their sums and
+    differences within an input, which are normal if entries are independent, at 1e-6 each.
     """
     sampler = sampler_of(subject, n=2000)
     _, recorder = asked_of(sampler, _halfspace(sampler, subject), "distribution")
-    noise = recorder.noise() / sampler.sigma
+    noise = torch.from_numpy(sampler.law.normal((recorder.noise() / sampler.sigma).numpy()))
     views = {
         "entries": noise.flatten(),
         "sums of two entries": (noise[:, 0] + noise[:, 1]) / 2**0.5,
@@ -72,7 +74,7 @@ def noise_distribution(subject: Subject) -> int:
         found = kstest(values.numpy(), "norm")
         if found.pvalue < _FALSE_ALARM:
             raise Violation(
-                f"{name} of the noise, over sigma = {sampler.sigma:g}, are not standard normal: mean "
+                f"{name} of the noise, over sigma = {sampler.sigma:g}, are not {_named(sampler)}: mean "
                 f"{float(values.mean()):.4f}, deviation {float(values.std()):.4f}, p = {found.pvalue:.2g}"
             )
     return len(noise)
@@ -116,7 +118,7 @@ def counts_and_radius(subject: Subject) -> int:
     """The evidence explains the radius: votes that were cast give n_A, n_A bounds p_A, and p_A gives the radius.
 
     p_A is at most the Clopper-Pearson bound, the largest one that grows with n_A (Clopper & Pearson, Biometrika 1934),
-    and the l2 radius at most `sigma Phi^-1(p_A)`.
+    and the radius, in l2 or the norm of the noise, at most `sigma F^-1(p_A)`, F the law of the noise.
     """
     sampler = sampler_of(subject)
     if "n" in {item.name for item in dataclasses.fields(sampler.certifier)}:
@@ -143,7 +145,7 @@ def counts_and_radius(subject: Subject) -> int:
             raise Violation(
                 f"p_A = {p_a:.12g} for {n_a:g} of {n:g} votes at alpha {alpha:g}; at most {bound:.12g} holds"
             )
-        claimed = float(ndtr(float(found.radius[0]) * _scale(sampler) / sampler.sigma))
+        claimed = float(sampler.law.cdf(float(found.radius[0]) * _scale(sampler) / sampler.sigma))
         if not claimed <= p_a + _ROUNDING:
             raise Violation(
                 f"the {sampler.norm} radius {float(found.radius[0]):.9g} at sigma {sampler.sigma:g} claims the "
@@ -151,6 +153,10 @@ def counts_and_radius(subject: Subject) -> int:
             )
         measured += 1
     return measured
+
+
+def _named(sampler: Sampler) -> str:
+    return "standard normal" if sampler.law.all_directions else f"of the law {type(sampler.law).__name__.lower()}"
 
 
 def _scale(sampler: Sampler) -> float:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from scipy.stats import binom
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from certifiers.certificate import Certificates, Guarantee, Norm, ThreatModel
 from certifiers.certifier import Certifier
 from certifiers.conformance.kit import NotApplicable, Subject, Violation
+from certifiers.conformance.noise_laws import Gaussian, Law, law_of
 from certifiers.conformance.smoothed_truth import CENTER, Recorder, Slabs
-from certifiers.smoothing import Smoothed
 from ensembles.parameters import ParameterError
 from ensembles.seeds import derive_seed
 
@@ -35,12 +35,13 @@ _BATCH = 100
 
 @dataclass(frozen=True)
 class Sampler:
-    """A probabilistic certifier whose claims are about Gaussian smoothing, and a norm it certifies."""
+    """A probabilistic certifier whose claims are about smoothing by noise of a known law, and a norm it certifies."""
 
     certifier: Certifier
     sigma: float
     norm: Norm
     seed: int
+    law: Law = field(default_factory=Gaussian)
 
     def certify(self, classifier: nn.Module, x: Tensor, *words: str | int, first: int = 0) -> Certificates:
         """Certificates under a seed of the words' own; image ids count from `first`."""
@@ -70,14 +71,16 @@ def sampler_of(subject: Subject, norm: Norm | None = None, **settings: float | i
     except ParameterError as error:
         raise NotApplicable(f"it refuses the settings of the trials: {error}") from error
     target = certifier.target(nn.Identity())
-    if not isinstance(target, Smoothed):
+    law = law_of(target)
+    if law is None:
         raise NotApplicable(
-            f"it certifies a {type(target).__name__}, whose probabilities are not known here; known is `Smoothed`"
+            f"it certifies a {type(target).__name__}, whose probabilities are not known here; known are `Smoothed` and "
+            "`SmoothedBy` of `certifiers.smoothing`"
         )
     chosen = norm or next((own for own in (Norm.L2, Norm.L1, Norm.LINF) if own in certifier.norms), None)
     if chosen is None or chosen not in certifier.norms:
         raise NotApplicable(f"it does not certify {chosen or 'any norm'}")
-    return Sampler(certifier, target.sigma, chosen, subject.seed)
+    return Sampler(certifier, target.sigma, chosen, subject.seed, law)
 
 
 def centers(count: int, shape: tuple[int, ...] = SHAPE) -> Tensor:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from certifiers.certificate import Certificates, Guarantee, Norm, Verdict
 from certifiers.conformance.kit import NotApplicable, Subject, Violation
+from certifiers.conformance.noise_laws import law_of
 from certifiers.conformance.probes import norms_of
 from certifiers.conformance.truth import Truth
-from certifiers.smoothing.neyman_pearson import Smoothed
+from certifiers.smoothing import SmoothedOnGrid
 
 #: Shares of a true radius that are asked for: below it, at it and beyond.
 SHARES = (0.25, 0.5, 0.9, 0.99, 1.0, 1.01, 1.25, 2.0)
@@ -79,7 +80,7 @@ class Trial:
         Args:
             truth: what is true of the classifier.
             shares: of the true radius, which are asked for together; None: `SHARES`, or fewer where it must be quick.
-            smoothed: whether it is true of the classifier smoothed by Gaussian noise, too.
+            smoothed: whether it is true of the classifier smoothed by symmetric noise, too.
             slack: how far, relatively, the true radius may be off.
             complete: whether a complete certifier must come near to the truth.
             together: all images of the truth in one batch, and not one by one.
@@ -92,6 +93,8 @@ class Trial:
         if truth.threat.norm not in certifier.norms:
             return
         shares = shares or (QUICK_SHARES if self.subject.quick else SHARES)
+        target = self.subject.certifier.target(truth.classifier)
+        on_grid = isinstance(target, SmoothedOnGrid)
         if not self.concerns(truth.classifier, smoothed=smoothed):
             return
         for images in [list(range(len(truth.x)))] if together else [[image] for image in range(len(truth.x))]:
@@ -99,7 +102,10 @@ class Trial:
             asked = {share * own for share in shares for own in exact if 0 < own < 10}
             wanted = sorted(asked) or list(radii)
             for image, found in zip(images, self.ask(truth, images, wanted), strict=True):
-                self.judge(truth, image, wanted, found, slack, complete)
+                known = float(truth.radius[image])
+                # Rounding to a grid before the classifier moves its boundary by half a step in every input.
+                blur = _half_step(truth, target.levels) / known if on_grid else 0.0
+                self.judge(truth, image, wanted, found, slack + blur, complete)
 
     def concerns(self, classifier: nn.Module, *, smoothed: bool = False) -> bool:
         """Whether what is true of a classifier is true of the function that the certificates speak of.
@@ -109,7 +115,7 @@ class Trial:
             smoothed: whether it is true of the classifier smoothed by Gaussian noise, too.
         """
         target = self.subject.certifier.target(classifier)
-        if target is classifier or (smoothed and isinstance(target, Smoothed)):
+        if target is classifier or (smoothed and (isinstance(target, SmoothedOnGrid) or law_of(target))):
             return True
         self.reasons.append(f"what is known is not true of its target, {type(target).__name__}")
         return False
@@ -179,6 +185,12 @@ class Trial:
         if certifier.complete and complete and within and least < COMPLETE * max(within):
             claim = f"a complete certifier proved {least!r}"
             raise Violation(f"{where}: {claim} of the {max(within)!r} that is true", counterexample)
+
+
+def _half_step(truth: Truth, levels: int) -> float:
+    """The largest length in the norm of half a step in every input."""
+    power = {Norm.L1: 1.0, Norm.L2: 0.5, Norm.LINF: 0.0}[truth.threat.norm]
+    return float(truth.x[0].numel() ** power) / (2 * levels)
 
 
 def _rows(found: Certificates, rows: slice) -> Certificates:

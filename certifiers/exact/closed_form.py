@@ -91,7 +91,7 @@ def affine_form(classifier: nn.Module, example: Float[Tensor, "1 *shape"]) -> Af
         return AffineForm(mean[0], mean[1], mean[2] * slack, mean[3] * slack)
     raise Unsupported(
         f"closed-form needs scores that are linear in the input; the aggregation {aggregation.name!r} of "
-        'confidences or gaps is not. Use weighted-average of = "logit", or a certifier for networks.'
+        'confidences, gaps or votes is not. Use weighted-average of = "logit", or a certifier for networks.'
     )
 
 

@@ -1,8 +1,34 @@
 """Randomized smoothing: noise, votes, confidence bounds, and a method a file."""
 
-from certifiers.smoothing.confidence import clopper_pearson_lower
+from certifiers.smoothing.confidence import clopper_pearson_lower, clopper_pearson_upper
+from certifiers.smoothing.ensemble_after_smoothing import EnsembleAfterSmoothing, MemberBounds, SmoothedMembers
+from certifiers.smoothing.fixed_samples import FixedSamples
+from certifiers.smoothing.integer_smoothing import IntegerSmoothing, SmoothedOnGrid
+from certifiers.smoothing.l1_noise import LaplaceNoise, UniformNoise
+from certifiers.smoothing.l1_smoothing import SmoothedBy, SmoothingL1
 from certifiers.smoothing.neyman_pearson import Smoothed, Smoothing
-from certifiers.smoothing.noise import CHUNK, GaussianNoise
+from certifiers.smoothing.noise import CHUNK, GaussianNoise, Noise
+from certifiers.smoothing.rounded_gaussian import RoundedGaussianNoise
 from certifiers.smoothing.votes import count_votes
 
-__all__ = ["CHUNK", "GaussianNoise", "Smoothed", "Smoothing", "clopper_pearson_lower", "count_votes"]
+__all__ = [
+    "CHUNK",
+    "EnsembleAfterSmoothing",
+    "FixedSamples",
+    "GaussianNoise",
+    "IntegerSmoothing",
+    "LaplaceNoise",
+    "MemberBounds",
+    "Noise",
+    "RoundedGaussianNoise",
+    "Smoothed",
+    "SmoothedBy",
+    "SmoothedMembers",
+    "SmoothedOnGrid",
+    "Smoothing",
+    "SmoothingL1",
+    "UniformNoise",
+    "clopper_pearson_lower",
+    "clopper_pearson_upper",
+    "count_votes",
+]

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from certifiers.smoothing.noise import CHUNK, GaussianNoise, chunks_for
+from certifiers.smoothing.noise import CHUNK, Noise, chunks_for
 
 
 def noisy_batches(
-    image: Float[Tensor, "*shape"], noise: GaussianNoise, row: int, stream: int, samples: int, batch_size: int
+    image: Float[Tensor, "*shape"], noise: Noise, row: int, stream: int, samples: int, batch_size: int
 ) -> Iterator[Float[Tensor, "batch *shape"]]:
     """The noisy copies `image + noise` of the protocol, in its order; a batch is gone when the next is asked for.
 
@@ -33,7 +33,7 @@ def noisy_batches(
 
 
 def _drawn(
-    buffer: Tensor, noise: GaussianNoise, row: int, stream: int, samples: int, first_chunk: int
+    buffer: Tensor, noise: Noise, row: int, stream: int, samples: int, first_chunk: int
 ) -> Float[Tensor, "wanted *shape"]:
     """As many chunks as the buffer holds, from `first_chunk` on, without what is beyond `samples`."""
     chunks = min(len(buffer) // CHUNK, chunks_for(samples) - first_chunk)
@@ -41,18 +41,14 @@ def _drawn(
     return buffer[: min(len(buffer), samples - first_chunk * CHUNK)]
 
 
-def _in_place(
-    image: Tensor, noise: GaussianNoise, row: int, stream: int, samples: int, together: int
-) -> Iterator[Tensor]:
+def _in_place(image: Tensor, noise: Noise, row: int, stream: int, samples: int, together: int) -> Iterator[Tensor]:
     buffer = torch.empty((together * CHUNK, *image.shape), dtype=torch.float32)
     for first_chunk in range(0, chunks_for(samples), together):
         drawn = _drawn(buffer, noise, row, stream, samples, first_chunk)
-        yield drawn.to(image.device, image.dtype, copy=False).add_(image)
+        yield noise.added(drawn, image)
 
 
-def _staged(
-    image: Tensor, noise: GaussianNoise, row: int, stream: int, samples: int, together: int
-) -> Iterator[Tensor]:
+def _staged(image: Tensor, noise: Noise, row: int, stream: int, samples: int, together: int) -> Iterator[Tensor]:
     device = image.device
     shape = (together * CHUNK, *image.shape)
     buffers = [torch.empty(shape, dtype=torch.float32, pin_memory=True) for _ in range(2)]
@@ -64,7 +60,7 @@ def _staged(
         copied[mine].synchronize()  # what was drawn here before is on the device
         drawn = _drawn(buffers[mine], noise, row, stream, samples, first_chunk)
         with torch.cuda.stream(copying):
-            noisy = drawn.to(device, non_blocking=True).to(image.dtype).add_(image)
+            noisy = noise.added(drawn.to(device, non_blocking=True), image)
             copied[mine].record(copying)
         here = torch.cuda.current_stream(device)
         here.wait_stream(copying)

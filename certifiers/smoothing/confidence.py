@@ -34,3 +34,12 @@ def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
         bound -= step
         step *= 2
     return max(bound, 0.0)
+
+
+def clopper_pearson_upper(successes: int, trials: int, alpha: float) -> float:
+    """The exact one-sided upper confidence bound for a binomial probability, rounded up; 1 where all succeeded.
+
+    One less the lower bound for the failures. Arguments and errors as of `clopper_pearson_lower`.
+    """
+    lower = clopper_pearson_lower(trials - successes, trials, alpha)
+    return min(1.0, float(np.nextafter(1.0 - lower, 2.0))) if lower else 1.0

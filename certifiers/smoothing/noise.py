@@ -1,8 +1,10 @@
-"""The noise protocol: which Gaussian noise an image meets, whatever the batch, the block or the device."""
+"""The noise protocol: which noise an image meets, whatever the batch, the block or the device."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,23 +20,44 @@ SELECTION, ESTIMATION = 0, 1
 
 
 @dataclass(frozen=True)
-class GaussianNoise:
-    """Standard deviation and the key of the randomness.
+class Noise(ABC):
+    """Standard deviation of each input, and the key of the randomness.
 
-    Sample `s` of a stream of an image is row `s % CHUNK` of a float32 tensor [CHUNK, *shape] of normals, drawn
-    on the CPU from the generator keyed by (seed, image id, stream, `s // CHUNK`), times sigma. Two runs that
-    ask for different numbers of samples share those both have. The last bits of the normals may depend on the
-    vector unit of the processor, as PyTorch's do.
+    Sample `s` of a stream of an image is row `s % CHUNK` of a float32 tensor [CHUNK, *shape], drawn on the CPU from
+    the generator keyed by (seed, image id, stream, `s // CHUNK`). Two runs that ask for different numbers of samples
+    share those both have.
     """
 
     sigma: float
     rng: KeyedRandomness
 
+    @abstractmethod
+    def draw(self, chunk: Float[Tensor, "samples *shape"], generator: torch.Generator) -> None:
+        """Draw one chunk in place, from this generator alone."""
+
     def fill(self, buffer: Float[Tensor, "samples *shape"], row: int, stream: int, first_chunk: int) -> None:
         """Draw consecutive chunks in place; the buffer's length is a multiple of CHUNK, its type float32."""
         for number in range(len(buffer) // CHUNK):
             chunk = buffer[number * CHUNK : (number + 1) * CHUNK]
-            chunk.normal_(0.0, self.sigma, generator=self.rng.generator(row, stream, first_chunk + number))
+            self.draw(chunk, self.rng.generator(row, stream, first_chunk + number))
+
+    def added(
+        self, drawn: Float[Tensor, "samples *shape"], image: Float[Tensor, "*shape"]
+    ) -> Float[Tensor, "samples *shape"]:
+        """The noisy inputs: `image + drawn`, on the image's device and in its type. May overwrite `drawn`."""
+        return drawn.to(image.device, image.dtype, copy=False).add_(image)
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Noise):
+    """`N(0, sigma^2 I)`: float32 normals times sigma.
+
+    The last bits of the normals may depend on the vector unit of the processor, as PyTorch's do.
+    """
+
+    def draw(self, chunk: Float[Tensor, "samples *shape"], generator: torch.Generator) -> None:
+        """Normals."""
+        chunk.normal_(0.0, self.sigma, generator=generator)
 
 
 def chunks_for(samples: int) -> int:

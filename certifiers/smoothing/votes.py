@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from certifiers.smoothing.ballots import Ballots
 from certifiers.smoothing.batches import noisy_batches
 from certifiers.smoothing.early_exit import EarlyExit
-from certifiers.smoothing.noise import CHUNK, GaussianNoise
+from certifiers.smoothing.noise import CHUNK, Noise
 from ensembles.ensemble import members_of, shared_scores
 from ensembles.fused import fused
 
@@ -19,7 +19,7 @@ Evaluation = Callable[[Tensor], list[Ballots]]
 def count_votes(
     classifiers: Sequence[nn.Module],
     image: Float[Tensor, "*shape"],
-    noise: GaussianNoise,
+    noise: Noise,
     row: int,
     stream: int,
     samples: int,

@@ -1,7 +1,7 @@
 """Smoothing with one mistake each, of the kind that published code has made. The kit must catch them all."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -10,7 +10,14 @@ from scipy.stats import beta
 from torch import Tensor, nn
 
 from certifiers import Findings, Guarantee, KeyedRandomness, Norm, RadiusCertifier, ThreatModel, Verdict
-from certifiers.smoothing import Smoothed
+from certifiers.smoothing import (
+    EnsembleAfterSmoothing,
+    MemberBounds,
+    Smoothed,
+    SmoothedBy,
+    clopper_pearson_lower,
+    clopper_pearson_upper,
+)
 from ensembles.parameters import PositiveFloat, PositiveInt, Probability
 
 
@@ -272,8 +279,81 @@ class L2AsLinf(Plain):
         return 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class ByUniform(Plain):
+    """Smoothing by uniform noise, without a mistake."""
+
+    norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1})
+
+    def target(self, classifier: nn.Module) -> SmoothedBy:  # type: ignore[override]
+        return SmoothedBy(classifier, self.sigma, "uniform")
+
+    def noise(self, image: Tensor, row: int, rng: KeyedRandomness, stream: int, samples: int, chunk: int) -> Tensor:
+        drawn = torch.rand(samples, *image.shape, generator=rng.generator(row, stream, chunk), dtype=torch.float64)
+        return (2 * drawn - 1) * math.sqrt(3) * self.sigma
+
+    def radius(self, votes: Tensor, top: int) -> float:
+        return max(0.0, 2 * math.sqrt(3) * self.sigma * (self.lower(int(votes[top]), self.n) - 0.5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaplaceRadius(ByUniform):
+    """The radius of Laplace noise for uniform noise."""
+
+    def radius(self, votes: Tensor, top: int) -> float:
+        return max(0.0, -self.sigma / math.sqrt(2) * math.log(2 * (1 - self.lower(int(votes[top]), self.n))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfWidthIsSigma(ByUniform):
+    """The noise is uniform on [-sigma, sigma], and the radius that of a deviation sigma."""
+
+    def noise(self, image: Tensor, row: int, rng: KeyedRandomness, stream: int, samples: int, chunk: int) -> Tensor:
+        return super().noise(image, row, rng, stream, samples, chunk) / math.sqrt(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianForUniform(ByUniform):
+    """Uniform noise is named, and Gaussian noise of the same deviation is drawn."""
+
+    def noise(self, image: Tensor, row: int, rng: KeyedRandomness, stream: int, samples: int, chunk: int) -> Tensor:
+        return Plain.noise(self, image, row, rng, stream, samples, chunk)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaForEachMember(EnsembleAfterSmoothing):
+    """Every member's bound at the whole alpha, as if one of them were certified."""
+
+    sigma: PositiveFloat = 0.5
+    n: PositiveInt = 1000
+
+    def bounds(self, selection: Tensor, estimation: Tensor) -> MemberBounds:
+        shared = super().bounds(selection, estimation)
+        least = tuple(
+            clopper_pearson_lower(own, self.n, self.alpha) if same else 0.0
+            for own, same in zip(shared.votes, shared.agrees, strict=True)
+        )
+        most = tuple(
+            1 - low if same else clopper_pearson_upper(rival, self.n, self.alpha)
+            for low, rival, same in zip(least, shared.rivals, shared.agrees, strict=True)
+        )
+        return replace(shared, least=least, most=most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestMember(EnsembleAfterSmoothing):
+    """The radius of the surest member, as if no other could become surer."""
+
+    sigma: PositiveFloat = 0.5
+    n: PositiveInt = 1000
+
+    def certificate_of_bounds(self, bounds: MemberBounds) -> tuple[float, float, float]:
+        _, largest, smallest = super().certificate_of_bounds(bounds)
+        return max(0.0, largest), largest, smallest
+
+
 #: Mistake, certifier, and checks that each catch it alone.
-MUTANTS: tuple[tuple[str, Plain, tuple[str, ...]], ...] = (
+MUTANTS: tuple[tuple[str, RadiusCertifier, tuple[str, ...]], ...] = (
     ("selection samples drawn again", SamplesDrawnAgain(), ("fresh-samples",)),
     ("selection and estimation in one", SelectionIsEstimation(), ("fresh-samples", "calibration")),
     (
@@ -297,4 +377,9 @@ MUTANTS: tuple[tuple[str, Plain, tuple[str, ...]], ...] = (
     ("the same noise for all images", SameNoiseForAll(), ("keyed-noise",)),
     ("noise keyed by the place in the batch", PlaceInTheBatch(), ("keyed-noise",)),
     ("l2 radius as linf", L2AsLinf(), ("smoothed-linear", "largest-radius")),
+    ("radius of Laplace noise for uniform noise", LaplaceRadius(), ("calibration", "largest-radius")),
+    ("half-width taken for the deviation", HalfWidthIsSigma(), ("noise-distribution",)),
+    ("noise of another law than is named", GaussianForUniform(), ("noise-distribution",)),
+    ("alpha not shared by the members", AlphaForEachMember(), ("calibration-members",)),
+    ("the best member's radius for the ensemble", BestMember(), ("calibration-members",)),
 )
