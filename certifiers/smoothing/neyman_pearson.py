@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -21,6 +21,9 @@ from certifiers.smoothing.noise import CHUNK, ESTIMATION, SELECTION, GaussianNoi
 from certifiers.smoothing.votes import count_votes
 from ensembles.ensemble import members_of
 from ensembles.parameters import PositiveFloat, PositiveInt, Probability, execution_field
+
+#: Samples that are enough to tell how fast votes are counted.
+REHEARSED = 4 * CHUNK
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,15 @@ class Smoothing(RadiusCertifier):
             for mine, classifier in zip(votes, classifiers, strict=True)
         ]
 
+    def largest_radius(self, threat: ThreatModel, dimensions: int) -> float:
+        """The radius if all `n` votes are for one class: `sigma Phi^-1(alpha^(1/n))` in l2."""
+        return self.certificate_of_counts(self.n)[1] * _scale(threat.norm, dimensions)
+
+    def rehearsal(self) -> tuple["Smoothing", float]:
+        """A few chunks of samples; time grows with their number."""
+        shorter = replace(self, n0=min(self.n0, CHUNK), n=min(self.n, REHEARSED))
+        return shorter, (self.n0 + self.n) / (shorter.n0 + shorter.n)
+
     def certificate_of_counts(self, n_a: int) -> tuple[float, float]:
         """`(p_A, radius)` in l2 from the votes for A among the `n` estimation samples, rounded down; 0 abstains."""
         p_a = clopper_pearson_lower(n_a, self.n, self.alpha)
@@ -112,7 +124,7 @@ class Smoothing(RadiusCertifier):
     def _findings(
         self, votes: Sequence[tuple[Tensor, Tensor]], x: Tensor, norm: Norm, seed: int, members: int
     ) -> Findings:
-        scale = 1 / math.sqrt(x[0].numel()) if norm is Norm.LINF else 1.0
+        scale = _scale(norm, x[0].numel())
         predictions, radii, verdicts, reasons, top0, n_as, p_as, invalids = [], [], [], [], [], [], [], []
         for selection, estimation in votes:
             top = int(selection[:-1].argmax())
@@ -155,3 +167,8 @@ class Smoothing(RadiusCertifier):
                 "dtype": [str(x.dtype).removeprefix("torch.")] * count,
             },
         )
+
+
+def _scale(norm: Norm, dimensions: int) -> float:
+    """What a radius in l2 is worth in a norm."""
+    return 1 / math.sqrt(dimensions) if norm is Norm.LINF else 1.0
