@@ -77,13 +77,14 @@ def tasks_of(
             key_fields=fields,
             trained=[trained[job.digest] for job in cell.jobs],
             ensemble=ensemble.with_aggregation(combined),
-            certifier=_with_batch_size(cell.certifier, options),
+            certifier=with_batch_size(cell.certifier, options),
             pending=pending,
         )
     return tasks
 
 
-def _with_batch_size(certifier: Certifier, options: Options) -> Certifier:
+def with_batch_size(certifier: Certifier, options: Options) -> Certifier:
+    """A certifier with the batch size that was asked for on the command line, where it may have one."""
     # Only a batch size that cannot change a result may be set from outside: it is not in the key.
     if options.batch_size is None or not any(
         item.name == "batch_size" and item.metadata.get("execution") for item in dataclasses.fields(certifier)

@@ -1,5 +1,6 @@
 """The command line. Data goes to stdout, progress and messages to stderr."""
 
+import functools
 import json
 import os
 import sys
@@ -63,7 +64,9 @@ def run(
             help="Trainings and certifications side by side. Cannot change a result.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and how long it takes; do nothing.")
+    ] = False,
     no_check: Annotated[
         bool,
         typer.Option(
@@ -83,7 +86,7 @@ def run(
 
         certbench run quickstart --limit 20            a quick look, under a name of its own
 
-        certbench run my-spec.toml --dry-run           what is stored and what is missing
+        certbench run my-spec.toml --dry-run           what is stored, what is missing, how long it takes
     """
     try:
         _run(spec, output, limit, device, block_size, batch_size, jobs, dry_run, no_check)
@@ -104,6 +107,7 @@ def _run(
     no_check: bool,
 ) -> None:
     from bench import datasets
+    from bench.calibration import estimates
     from bench.choosing import ChoosingError
     from bench.conformance import check_certifiers
     from bench.dry_run import describe_plan
@@ -131,7 +135,7 @@ def _run(
         _stop(USAGE, error)
     try:
         if dry_run:
-            for line in describe_plan(plan, options):
+            for line in describe_plan(plan, options, functools.partial(estimates, plan, options)):
                 typer.echo(line)
             return
         outcome = execute(plan, options, reporter)

@@ -161,10 +161,10 @@ def _planted(job: TrainJob, dataset: Dataset, trained: Mapping[str, Checkpoint])
     return checkpoint.serialize(pair, header)
 
 
-def _fresh_members(job: TrainJob, trained: Mapping[str, Checkpoint]) -> list[Classifier]:
-    """New members, or copies of those that the job starts from."""
+def new_members(job: TrainJob) -> list[Classifier]:
+    """Members with their first weights, before any training or start."""
     recipe = job.recipe
-    members = [
+    return [
         architectures.create(
             recipe["architecture"],
             input_shape=tuple(recipe["input_shape"]),
@@ -176,6 +176,11 @@ def _fresh_members(job: TrainJob, trained: Mapping[str, Checkpoint]) -> list[Cla
         )
         for number in range(recipe["members"])
     ]
+
+
+def _fresh_members(job: TrainJob, trained: Mapping[str, Checkpoint]) -> list[Classifier]:
+    """New members, or copies of those that the job starts from."""
+    members = new_members(job)
     lent = [member for start in job.starts for member in trained[start.digest].members]
     for member, start in zip(members, lent[job.first_start :], strict=False):
         member.load_state_dict(start.state_dict())

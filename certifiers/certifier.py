@@ -1,5 +1,6 @@
 """The contract of a certifier: `certify` is final and fail-closed; an author writes one method."""
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,17 @@ class Certifier(Parameters, ABC):
     def describe(self) -> dict[str, Any]:
         """Name, version and parameters: the form in keys and results."""
         return {"name": self.name, "version": self.version, "parameters": self.identity()}
+
+    def largest_radius(self, threat: ThreatModel, dimensions: int) -> float:
+        """The largest radius that the parameters allow for inputs of so many dimensions, of whatever classifier.
+
+        Infinite where none is known. A plan says which radii of a spec lie beyond.
+        """
+        return math.inf
+
+    def rehearsal(self) -> "tuple[Certifier, float]":
+        """A cheaper certifier of the same kind, and how many times its time an image takes: what a plan measures."""
+        return self, 1.0
 
     @final
     def certify(

@@ -17,8 +17,9 @@ from certifiers.certifier import RadiusCertifier
 from certifiers.randomness import KeyedRandomness
 from certifiers.registry import register
 from certifiers.smoothing.confidence import clopper_pearson_lower, clopper_pearson_upper
-from certifiers.smoothing.neyman_pearson import Smoothed
+from certifiers.smoothing.neyman_pearson import Smoothed, Smoothing
 from certifiers.smoothing.noise import CHUNK, ESTIMATION, SELECTION, GaussianNoise
+from certifiers.smoothing.rehearsal import fewer_samples
 from certifiers.smoothing.votes import count_votes
 from ensembles.aggregation import MaxMargin
 from ensembles.ensemble import Ensemble, members_of
@@ -99,6 +100,15 @@ class EnsembleAfterSmoothing(RadiusCertifier):
         """The surest of the smoothed members; of one member, the smoothed classifier."""
         members = members_of(classifier)
         return Smoothed(classifier, self.sigma) if len(members) == 1 else SmoothedMembers(tuple(members), self.sigma)
+
+    def largest_radius(self, threat: ThreatModel, dimensions: int) -> float:
+        """That of `smoothing`: of a single member, which has all of alpha."""
+        alone = Smoothing(sigma=self.sigma, n0=self.n0, n=self.n, alpha=self.alpha)
+        return alone.largest_radius(threat, dimensions)
+
+    def rehearsal(self) -> "tuple[EnsembleAfterSmoothing, float]":
+        """A few chunks of samples; time grows with their number."""
+        return fewer_samples(self)
 
     def radii(
         self, classifier: nn.Module, x: Float[Tensor, "batch *shape"], threat: ThreatModel, rng: KeyedRandomness

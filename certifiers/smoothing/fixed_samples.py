@@ -15,6 +15,7 @@ from certifiers.certifier import RadiusCertifier
 from certifiers.randomness import KeyedRandomness
 from certifiers.smoothing.confidence import clopper_pearson_lower
 from certifiers.smoothing.noise import CHUNK, ESTIMATION, SELECTION, Noise
+from certifiers.smoothing.rehearsal import fewer_samples
 from certifiers.smoothing.votes import count_votes
 from ensembles.ensemble import members_of
 from ensembles.parameters import PositiveFloat, PositiveInt, Probability, execution_field
@@ -78,6 +79,14 @@ class FixedSamples(RadiusCertifier, ABC):
         """`(p_A, radius)` from the votes for A among the `n` estimation samples, rounded down; 0 abstains."""
         p_a = clopper_pearson_lower(n_a, self.n, self.alpha)
         return p_a, self.radius_of(p_a) if p_a > 0.5 else 0.0
+
+    def largest_radius(self, threat: ThreatModel, dimensions: int) -> float:
+        """The radius if all `n` votes are for one class, at `p_A = alpha^(1/n)`."""
+        return self.certificate_of_counts(self.n)[1] * self.scale(threat.norm, dimensions)
+
+    def rehearsal(self) -> "tuple[FixedSamples, float]":
+        """A few chunks of samples; time grows with their number."""
+        return fewer_samples(self)
 
     def radii(
         self,
