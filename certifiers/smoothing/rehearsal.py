@@ -1,7 +1,7 @@
 """What a dry run measures in place of all the samples."""
 
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from certifiers.smoothing.noise import CHUNK
 
@@ -9,6 +9,7 @@ from certifiers.smoothing.noise import CHUNK
 REHEARSED = 4 * CHUNK
 
 
+@runtime_checkable
 class Sampling(Protocol):
     """A frozen dataclass with numbers of samples."""
 
