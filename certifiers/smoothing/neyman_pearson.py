@@ -4,19 +4,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import ndtri
 from torch import Tensor, nn
 
-from certifiers.certificate import Findings, Guarantee, Norm, ThreatModel, Verdict
+from certifiers.certificate import Findings, Guarantee, Norm, ThreatModel, Unsupported, Verdict
 from certifiers.certifier import RadiusCertifier
 from certifiers.randomness import KeyedRandomness
 from certifiers.registry import register
 from certifiers.smoothing.confidence import clopper_pearson_lower
+from certifiers.smoothing.gaussian_radius import gaussian_radius
 from certifiers.smoothing.noise import CHUNK, ESTIMATION, SELECTION, GaussianNoise
 from certifiers.smoothing.votes import count_votes
 from ensembles.ensemble import members_of
@@ -104,10 +103,19 @@ class Smoothing(RadiusCertifier):
     def certificate_of_counts(self, n_a: int) -> tuple[float, float]:
         """`(p_A, radius)` in l2 from the votes for A among the `n` estimation samples, rounded down; 0 abstains."""
         p_a = clopper_pearson_lower(n_a, self.n, self.alpha)
-        # The noise is drawn with sigma in float32, which may lie below the sigma that was asked for.
-        sigma = min(self.sigma, float(np.float32(self.sigma)))
-        # The factor takes off more than `ndtri`, the product and a later scaling err by: 2, 1/2 and 1 units.
-        return p_a, sigma * float(ndtri(p_a)) * (1 - 2**-50) if p_a > 0.5 else 0.0
+        return p_a, gaussian_radius(p_a, self.sigma)
+
+    def extended(self, n: int) -> NoReturn:
+        """Refused: the bound holds at one n, fixed beforehand.
+
+        Raises:
+            Unsupported: always; names the certifier whose runs can be extended.
+        """
+        raise Unsupported(
+            f"a run of smoothing with n = {self.n} cannot be extended to {n}: its bound holds at one number of samples "
+            "that was fixed before looking. Use smoothing-adaptive, whose bounds hold at every look, or run again "
+            "with another seed and forget the first result."
+        )
 
     def _findings(
         self, votes: Sequence[tuple[Tensor, Tensor]], x: Tensor, norm: Norm, seed: int, members: int
