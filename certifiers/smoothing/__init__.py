@@ -1,5 +1,7 @@
 """Randomized smoothing: noise, votes, confidence bounds, and a method a file."""
 
+from certifiers.smoothing.adaptive import AdaptiveSmoothing
+from certifiers.smoothing.anytime import BettingSequence, ConfidenceSequence, UnionSequence, look_times
 from certifiers.smoothing.confidence import clopper_pearson_lower, clopper_pearson_upper
 from certifiers.smoothing.ensemble_after_smoothing import EnsembleAfterSmoothing, MemberBounds, SmoothedMembers
 from certifiers.smoothing.fixed_samples import FixedSamples
@@ -8,11 +10,15 @@ from certifiers.smoothing.l1_noise import LaplaceNoise, UniformNoise
 from certifiers.smoothing.l1_smoothing import SmoothedBy, SmoothingL1
 from certifiers.smoothing.neyman_pearson import Smoothed, Smoothing
 from certifiers.smoothing.noise import CHUNK, GaussianNoise, Noise
+from certifiers.smoothing.phases import PhasedSmoothing
 from certifiers.smoothing.rounded_gaussian import RoundedGaussianNoise
 from certifiers.smoothing.votes import count_votes
 
 __all__ = [
     "CHUNK",
+    "AdaptiveSmoothing",
+    "BettingSequence",
+    "ConfidenceSequence",
     "EnsembleAfterSmoothing",
     "FixedSamples",
     "GaussianNoise",
@@ -20,6 +26,7 @@ __all__ = [
     "LaplaceNoise",
     "MemberBounds",
     "Noise",
+    "PhasedSmoothing",
     "RoundedGaussianNoise",
     "Smoothed",
     "SmoothedBy",
@@ -28,7 +35,9 @@ __all__ = [
     "Smoothing",
     "SmoothingL1",
     "UniformNoise",
+    "UnionSequence",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
     "count_votes",
+    "look_times",
 ]

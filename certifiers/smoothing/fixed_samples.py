@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -87,6 +87,18 @@ class FixedSamples(RadiusCertifier, ABC):
     def rehearsal(self) -> "tuple[FixedSamples, float]":
         """A few chunks of samples; time grows with their number."""
         return fewer_samples(self)
+
+    def extended(self, n: int) -> NoReturn:
+        """Refused: the bound holds at one n, fixed beforehand.
+
+        Raises:
+            Unsupported: always; names the certifier whose runs can be extended.
+        """
+        raise Unsupported(
+            f"a run of {self.name} with n = {self.n} cannot be extended to {n}: its bound holds at one number of "
+            "samples that was fixed before looking. Use smoothing-adaptive, whose bounds hold at every look, or run "
+            "again with another seed and forget the first result."
+        )
 
     def radii(
         self,

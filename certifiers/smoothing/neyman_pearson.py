@@ -4,14 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-from scipy.special import ndtri
 from torch import nn
 
 from certifiers.certificate import Norm
 from certifiers.randomness import KeyedRandomness
 from certifiers.registry import register
 from certifiers.smoothing.fixed_samples import FixedSamples
+from certifiers.smoothing.gaussian_radius import gaussian_radius
 from certifiers.smoothing.noise import GaussianNoise
 
 
@@ -64,10 +63,7 @@ class Smoothing(FixedSamples):
 
     def radius_of(self, p_a: float) -> float:
         """`sigma Phi^-1(p_a)` in l2."""
-        # The noise is drawn with sigma in float32, which may lie below the sigma that was asked for.
-        sigma = min(self.sigma, float(np.float32(self.sigma)))
-        # The factor takes off more than `ndtri`, the product and a later scaling err by: 2, 1/2 and 1 units.
-        return sigma * float(ndtri(p_a)) * (1 - 2**-50)
+        return gaussian_radius(p_a, self.sigma)
 
     def scale(self, norm: Norm, dimensions: int) -> float:
         """Balls of l1 and linf lie in that of l2."""
