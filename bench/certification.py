@@ -122,10 +122,10 @@ def _jobs(task: Task) -> tuple[str, ...]:
 
 def _shares_passes(certifier: Certifier) -> bool:
     """Whether a method does for several classifiers together what they have in common; others gain nothing by it."""
+    if not isinstance(certifier, RadiusCertifier):
+        return False
     own, general = type(certifier), RadiusCertifier
-    return isinstance(certifier, general) and (
-        own.radii_together is not general.radii_together or own.radii_asked is not general.radii_asked
-    )
+    return own.radii_together is not general.radii_together or own.radii_asked is not general.radii_asked
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from bench.dry_run import describe_plan
 from bench.plan import Plan
 from bench.runner import Options
 from certifiers import Norm, ThreatModel
-from certifiers.smoothing import Smoothing
+from certifiers.smoothing import AdaptiveSmoothing, EnsembleAfterSmoothing, PhasedSmoothing, Smoothing
 from certifiers.smoothing.confidence import clopper_pearson_lower
 from leaderboards.metrics import binomial_interval
 from tests.bench.test_exit_codes import certify_with
@@ -134,3 +134,13 @@ def test_the_command_measures(
     assert result.stdout.count(" s an image") == 3
     assert "certifying takes about" in result.stdout
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("norm", [Norm.L2, Norm.LINF], ids=str)
+@pytest.mark.parametrize("make", [AdaptiveSmoothing, PhasedSmoothing, EnsembleAfterSmoothing])
+def test_no_smoothing_reaches_farther_than_fixed_samples_with_all_of_alpha(make: Any, norm: Norm) -> None:
+    threat, options = ThreatModel(norm), {"sigma": 0.5, "n": 10_000}
+    limit = make(**options).largest_radius(threat, 16)
+    assert 0 < limit <= Smoothing(**options).largest_radius(threat, 16)
+    rehearsed, times = make(**options).rehearsal()
+    assert times == 10_100 / (rehearsed.n + rehearsed.n0)
