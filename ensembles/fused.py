@@ -25,8 +25,8 @@ def fused(members: Sequence[nn.Module]) -> Fused | None:
 
     It is where there are convolutions, and none with more than `WIDEST` outputs: a rule by sizes, and no measurement,
     because the two may add in different orders and a run that is resumed has to find the same votes. `bench/perf`
-    measures that the rule is right. Networks without convolutions gain less, and lose bits: the logits of an `mlp` of 256
-    units in batches of 100 were others when fused, where those of convolutional networks were the same.
+    measures that the rule is right. Networks without convolutions gain less, and lose bits: the logits of an `mlp` of
+    256 units in batches of 100 were others when fused, where those of convolutional networks were the same.
     """
     for member in members[:1]:
         widths = [layer.out_channels for layer in _layers(member) if isinstance(layer, nn.Conv2d)]
