@@ -86,7 +86,9 @@ class EarlyExit:
         free.sort(key=lambda member: -largest[member])
         # One member has to be asked before anything can be decided.
         candidates = free if needed else free[1:]
-        sometimes = tuple(member for member in candidates if surely_finite(member, LARGEST_INPUT))
+        # To look whether a vote is decided costs a fifth of an `mlp`, a twentieth of the smallest convolutional net.
+        dear = [member for member in candidates if any(isinstance(layer, nn.Conv2d) for layer in member.modules())]
+        sometimes = tuple(member for member in dear if surely_finite(member, LARGEST_INPUT))
         if not any(_may_be_decided(_shares(each), sometimes) for each in averages):
             return None
         return cls(tuple(classifiers), tuple(member for member in members if member not in sometimes), sometimes)

@@ -115,8 +115,9 @@ def test_members_left_out_are_not_evaluated() -> None:
         [Ensemble(members(3)).with_aggregation(Single())],
         members(1),
         [Ensemble([nn.Flatten(), nn.Flatten(), nn.Flatten()])],
+        [Ensemble([architectures.create("mlp", input_shape=SHAPE, classes=5, seed=s).eval() for s in range(3)])],
     ],
-    ids=["two", "half of the weight", "logits", "max-margin", "single", "no ensemble", "unknown members"],
+    ids=["two", "half of the weight", "logits", "max-margin", "single", "no ensemble", "unknown members", "cheap ones"],
 )
 def test_no_early_exit(classifiers: list[nn.Module]) -> None:
     early = EarlyExit.of(classifiers)
