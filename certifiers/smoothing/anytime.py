@@ -12,7 +12,7 @@ from certifiers.smoothing.confidence import clopper_pearson_lower
 
 #: The share of alpha that is kept for the look at n, where the images are decided that need every sample: with less
 #: than all of alpha there, a radius near the largest takes a vote more.
-FINAL_SHARE = 0.8
+FINAL_SHARE = 0.9
 
 #: Of the rest, the share for looks after n, so that a run can be extended.
 LATER_SHARE = 0.25
@@ -67,8 +67,8 @@ class ConfidenceSequence(ABC):
 class UnionSequence(ConfidenceSequence):
     """The exact bound of Clopper and Pearson at every look, at an alpha of its own; these add up to alpha.
 
-    The look at n has .8 alpha. Looks before it share .15 alpha in proportion to sqrt(t): an early look stops few
-    images whatever its alpha. The j-th look after n has `.05 alpha / (j (j + 1))`, whose sum over all j is .05 alpha.
+    The look at n has .9 alpha. Looks before it share .075 alpha in proportion to sqrt(t): an early look stops few
+    images whatever its alpha. The j-th look after n has `.025 alpha / (j (j + 1))`, and all of them .025 alpha.
     By the union bound the sum is the error of all together (used on doubling numbers of samples by Voracek,
     NeurIPS 2024).
     """
@@ -87,7 +87,7 @@ class UnionSequence(ConfidenceSequence):
 
 @dataclass(frozen=True)
 class BettingSequence(ConfidenceSequence):
-    """A betting martingale at .2 alpha for all looks, and Clopper and Pearson's bound at .8 alpha for the one at n.
+    """A betting martingale at .1 alpha for all looks, and Clopper and Pearson's bound at .9 alpha for the one at n.
 
     Against `H(p): the probability is at most p` a gambler bets on every vote that it is q, with q drawn above p from
     Jeffreys' Beta(1/2, 1/2). After S of t votes the capital is
@@ -104,7 +104,7 @@ class BettingSequence(ConfidenceSequence):
 
         d/dp log E = -D + h (1 - 1/E),     log E <= (1-p) max(D, 0)      (by log x <= x - 1),
 
-    so where the derivative is not negative, D < h and `E < exp(1 / (2 sqrt(p))) <= exp(.71)`, below 1/a = 5/alpha.
+    so where the derivative is not negative, D < h and `E < exp(1 / (2 sqrt(p))) <= exp(.71)`, below 1/a = 10/alpha.
     """
 
     name: ClassVar[str] = "betting"
@@ -117,7 +117,7 @@ class BettingSequence(ConfidenceSequence):
         return bound
 
     def spent(self, trials: int) -> float:
-        """All looks of the martingale share .2 alpha; the rest is spent at n."""
+        """All looks of the martingale share .1 alpha; the rest is spent at n."""
         return self.alpha if trials >= self.n else (1 - FINAL_SHARE) * self.alpha
 
 

@@ -3,10 +3,11 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NoReturn
 
 import pydantic
 
+from certifiers.certificate import Unsupported
 from certifiers.registry import register
 from certifiers.smoothing.confidence import clopper_pearson_lower
 from certifiers.smoothing.looking import Bound, LookingSmoothing
@@ -45,6 +46,17 @@ class PhasedSmoothing(LookingSmoothing):
                 f"PhasedSmoothing: shares = {self.shares} is not allowed. They are parts of n and add up to 1, "
                 f"these to {sum(self.shares):g}."
             )
+
+    def extended(self, n: int) -> NoReturn:
+        """Refused: no alpha is left for more phases.
+
+        Raises:
+            Unsupported: always; names the certifier whose runs can be extended.
+        """
+        raise Unsupported(
+            f"a run of smoothing-phases with n = {self.n} cannot be extended to {n}: all of its alpha is spent. "
+            "Use smoothing-adaptive, which keeps some for later looks."
+        )
 
     @property
     def form(self) -> str:

@@ -352,6 +352,74 @@ class BestMember(EnsembleAfterSmoothing):
         return max(0.0, largest), largest, smallest
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlainLooks(Plain):
+    """Cumulative looks written down once more, without a mistake: a union of bounds at alpha / 5, without stopping."""
+
+    looks: ClassVar[int] = 5
+
+    def ends(self) -> list[int]:
+        return sorted({max(1, self.n * (look + 1) // self.looks) for look in range(self.looks)})
+
+    def look_alpha(self) -> float:
+        return self.alpha / self.looks
+
+    def counted(self, votes: list[Tensor]) -> Tensor:
+        """The votes that a look's bound is from, of those of all steps so far."""
+        return torch.stack(votes).sum(0)
+
+    def certificate(
+        self, classifier: nn.Module, image: Tensor, row: int, rng: KeyedRandomness
+    ) -> tuple[int, int, float]:
+        selection = self.votes(classifier, image, row, rng, 0, self.n0)
+        top = int(selection.argmax())
+        steps, before, best = self.start(selection), 0, 0.0
+        for number, end in enumerate(self.ends()):
+            steps.append(self.votes(classifier, image, row, rng, 1, end - before, chunk=number))
+            before = end
+            votes = self.counted(steps)
+            hits, samples = int(votes[top]), int(votes.sum())
+            bound = float(beta.ppf(self.look_alpha(), hits, samples - hits + 1)) if hits else 0.0
+            best = max(best, bound)
+        return top, int(torch.stack(steps[-len(self.ends()) :]).sum(0)[top]), self.sigma * max(0.0, float(ndtri(best)))
+
+    def start(self, selection: Tensor) -> list[Tensor]:
+        """The votes to begin with: none."""
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeekedFixedBound(PlainLooks):
+    """Every look of a confidence sequence takes the bound that is made for one number of samples."""
+
+    def look_alpha(self) -> float:
+        return self.alpha
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionCarriedOver(PlainLooks):
+    """The cumulative count begins with the samples that chose the class."""
+
+    def start(self, selection: Tensor) -> list[Tensor]:
+        return [selection]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainPhases(PlainLooks):
+    """Phases of fresh samples, without a mistake."""
+
+    def counted(self, votes: list[Tensor]) -> Tensor:
+        return votes[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhasesWithoutSplit(PlainPhases):
+    """Each phase has all of alpha."""
+
+    def look_alpha(self) -> float:
+        return self.alpha
+
+
 #: Mistake, certifier, and checks that each catch it alone.
 MUTANTS: tuple[tuple[str, RadiusCertifier, tuple[str, ...]], ...] = (
     ("selection samples drawn again", SamplesDrawnAgain(), ("fresh-samples",)),
@@ -382,4 +450,7 @@ MUTANTS: tuple[tuple[str, RadiusCertifier, tuple[str, ...]], ...] = (
     ("noise of another law than is named", GaussianForUniform(), ("noise-distribution",)),
     ("alpha not shared by the members", AlphaForEachMember(), ("calibration-members",)),
     ("the best member's radius for the ensemble", BestMember(), ("calibration-members",)),
+    ("a fixed-n bound peeked at", PeekedFixedBound(), ("calibration", "counts-and-radius")),
+    ("selection carried over into a sequence", SelectionCarriedOver(), ("largest-radius", "counts-and-radius")),
+    ("phases without their alpha split", PhasesWithoutSplit(), ("calibration",)),
 )

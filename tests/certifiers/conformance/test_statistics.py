@@ -12,7 +12,7 @@ from certifiers.conformance.kit import Level, Status, Subject, Violation
 from certifiers.conformance.smoothed_truth import Slabs
 from certifiers.conformance.statistics_trials import judged, sampler_of
 from certifiers.smoothing import Smoothing
-from tests.certifiers.conformance.smoothing_mutants import MUTANTS, Plain
+from tests.certifiers.conformance.smoothing_mutants import MUTANTS, Plain, PlainLooks, PlainPhases
 
 STATISTICS = [own for own in kit.checks() if own.level is Level.L4]
 
@@ -35,8 +35,9 @@ def test_each_mistake_is_caught_by_each_check_that_is_named(mutant: RadiusCertif
         assert kit.run(kit.named(name), Subject(mutant, quick=True)).status is Status.FAILED, name
 
 
-def test_what_the_mutants_are_made_from_passes_everything() -> None:
-    found = outcomes(Plain())
+@pytest.mark.parametrize("honest", [Plain(), PlainLooks(), PlainPhases()], ids=lambda own: type(own).__name__)
+def test_what_the_mutants_are_made_from_passes_everything(honest: Plain) -> None:
+    found = outcomes(honest)
     assert failures(found) == {}
     assert idle(found) == {"calibration-counts", "calibration-members"}
 
@@ -62,6 +63,23 @@ def test_noise_on_a_grid_is_not_judged_by_the_truth_of_other_noise() -> None:
     found = outcomes(certifiers.create("smoothing-integer", sigma=0.25, n=1000))
     assert {result.status for result in found.values()} == {Status.NOT_APPLICABLE}
     assert "it certifies a SmoothedOnGrid, whose probabilities are not known here" in found["calibration"].message
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("smoothing-adaptive", {"bound": "betting", "ceiling": None}),
+        ("smoothing-adaptive", {"bound": "union", "futility": 0.2}),
+        ("smoothing-phases", {}),
+    ],
+    ids=str,
+)
+def test_smoothing_in_looks_passes_everything(name: str, parameters: dict[str, Any]) -> None:
+    found = outcomes(certifiers.create(name, sigma=0.25, n=1000, **parameters))
+    assert failures(found) == {}
+    assert [own for own, result in found.items() if result.status is not Status.PASSED] == (
+        ["calibration-counts"] if name == "smoothing-phases" else []
+    )
 
 
 def test_proofs_have_no_statistics() -> None:
