@@ -115,10 +115,13 @@ class WeightedAverage(Aggregation):
 
     def scores(self, logits: Float[Tensor, "member batch classes"]) -> Float[Tensor, "batch classes"]:
         """The weighted mean of the confidences or logits, of all members or of those that are used."""
-        outputs = logits.softmax(-1) if self.of == "confidence" else logits
+        return self.combined(logits.softmax(-1) if self.of == "confidence" else logits)
+
+    def combined(self, outputs: Float[Tensor, "member batch classes"]) -> Float[Tensor, "batch classes"]:
+        """`scores` from what `of` names: confidences or logits."""
         if self.weights is None:
             return outputs.mean(0)
-        given = self.weights if len(logits) == len(self.weights) else self.used_weights
+        given = self.weights if len(outputs) == len(self.weights) else self.used_weights
         weights = torch.tensor(given, dtype=outputs.dtype, device=outputs.device)
         return torch.einsum("m,mbc->bc", weights / weights.sum(), outputs)
 
@@ -137,7 +140,10 @@ class MaxMargin(Aggregation):
 
     def scores(self, logits: Float[Tensor, "member batch classes"]) -> Float[Tensor, "batch classes"]:
         """The outputs of the chosen member, an image at a time."""
-        outputs = logits.softmax(-1) if self.of == "confidence" else logits
+        return self.combined(logits.softmax(-1) if self.of == "confidence" else logits)
+
+    def combined(self, outputs: Float[Tensor, "member batch classes"]) -> Float[Tensor, "batch classes"]:
+        """`scores` from what `of` names: confidences or logits."""
         if self.of == "confidence":
             # 1 - gap is (all but the top) + (the runner-up). Summed from small numbers it stays exact where the
             # top confidence rounds to 1 and the gaps of all sure members would compare as equal.

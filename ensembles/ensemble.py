@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ensembles.aggregation import Aggregation, WeightedAverage
+from ensembles.aggregation import Aggregation, MaxMargin, WeightedAverage
 
 
 class Ensemble(nn.Module):
@@ -82,17 +82,33 @@ def shared_scores(
             outputs[module] = cast("Tensor", module(x))
         return outputs[module]
 
-    return [
-        classifier.aggregation.scores(stack_logits([output(member) for member in classifier.used_members()]))
-        if _is_plain_ensemble(classifier)
-        else output(classifier)
-        for classifier in classifiers
-    ]
+    confidences: dict[nn.Module, Tensor] = {}
+
+    def confidence(module: nn.Module) -> Tensor:
+        # A softmax of ten classes takes as long as all the rest of an aggregation: once a member, not once for each.
+        if module not in confidences:
+            confidences[module] = output(module).softmax(-1)
+        return confidences[module]
+
+    def scores(classifier: nn.Module) -> Tensor:
+        if not _is_plain_ensemble(classifier):
+            return output(classifier)
+        how, members = classifier.aggregation, classifier.used_members()
+        if isinstance(how, (WeightedAverage, MaxMargin)) and how.of == "confidence" and _is_final(how):
+            return how.combined(stack_logits([confidence(member) for member in members]))
+        return how.scores(stack_logits([output(member) for member in members]))
+
+    return [scores(classifier) for classifier in classifiers]
 
 
 def members_of(classifier: nn.Module) -> list[nn.Module]:
     """What one evaluation of a classifier runs: the members an ensemble needs, or the classifier itself."""
     return classifier.used_members() if _is_plain_ensemble(classifier) else [classifier]
+
+
+def _is_final(how: Aggregation) -> bool:
+    """Whether it is one of those classes itself: a subclass may compute its scores in a way of its own."""
+    return type(how) in (WeightedAverage, MaxMargin)
 
 
 def _is_plain_ensemble(classifier: nn.Module) -> TypeGuard[Ensemble]:
