@@ -56,7 +56,8 @@ class Uniform(Law):
 
     def cdf(self, values: Any) -> Array:
         """Linear."""
-        return np.clip(0.5 + np.asarray(values, dtype=np.float64) / (2 * math.sqrt(3)), 0.0, 1.0)
+        shares = 0.5 + np.asarray(values, dtype=np.float64) / (2 * math.sqrt(3))
+        return np.asarray(np.clip(shares, 0.0, 1.0), dtype=np.float64)
 
     def quantile(self, p: float) -> float:
         """`sqrt(3) (2 p - 1)`."""
@@ -70,7 +71,7 @@ class Laplace(Law):
         """Exponential on either side."""
         given = np.asarray(values, dtype=np.float64)
         tail = np.exp(-math.sqrt(2) * np.abs(given)) / 2
-        return np.where(given > 0, 1 - tail, tail)
+        return np.asarray(np.where(given > 0, 1 - tail, tail), dtype=np.float64)
 
     def quantile(self, p: float) -> float:
         """`-log(2 (1 - p)) / sqrt(2)` above 1/2."""
