@@ -78,7 +78,7 @@ class UnionSequence(ConfidenceSequence):
     def lower(self, successes: int, trials: int) -> float:
         """Clopper and Pearson's bound at the alpha of this look."""
         own = _union_alphas(self.n, self.alpha, trials).get(trials, 0.0)
-        return _cached_clopper_pearson(successes, trials, own) if own else 0.0
+        return cached_clopper_pearson(successes, trials, own) if own else 0.0
 
     def spent(self, trials: int) -> float:
         """The sum of the alphas of the looks so far."""
@@ -113,7 +113,7 @@ class BettingSequence(ConfidenceSequence):
         """The martingale's bound, or 0 where that is below 1/2; at n the larger of it and Clopper and Pearson's."""
         bound = _betting_lower(successes, trials, (1 - FINAL_SHARE) * self.alpha)
         if trials == self.n:
-            bound = max(bound, _cached_clopper_pearson(successes, trials, FINAL_SHARE * self.alpha))
+            bound = max(bound, cached_clopper_pearson(successes, trials, FINAL_SHARE * self.alpha))
         return bound
 
     def spent(self, trials: int) -> float:
@@ -139,7 +139,8 @@ def _union_alphas(n: int, alpha: float, ceiling: int) -> dict[int, float]:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _cached_clopper_pearson(successes: int, trials: int, alpha: float) -> float:
+def cached_clopper_pearson(successes: int, trials: int, alpha: float) -> float:
+    """`clopper_pearson_lower`, remembered: a run asks for the bounds of the same few looks again and again."""
     return clopper_pearson_lower(successes, trials, alpha)
 
 

@@ -9,7 +9,7 @@ import pydantic
 
 from certifiers.certificate import Unsupported
 from certifiers.registry import register
-from certifiers.smoothing.confidence import clopper_pearson_lower
+from certifiers.smoothing.anytime import cached_clopper_pearson
 from certifiers.smoothing.looking import Bound, LookingSmoothing
 from certifiers.smoothing.stopping import optimistic_votes
 from ensembles.parameters import ParameterError, Probability
@@ -70,7 +70,7 @@ class PhasedSmoothing(LookingSmoothing):
 
     def phase_bound(self, votes: int, samples: int) -> float:
         """The bound of one phase, from its own samples."""
-        return clopper_pearson_lower(votes, samples, self.alpha / len(self.look_times()))
+        return cached_clopper_pearson(votes, samples, self.alpha / len(self.look_times()))
 
     def lower_bound(self, looks: Sequence[tuple[int, int]]) -> Bound:
         """The bound of the last phase."""

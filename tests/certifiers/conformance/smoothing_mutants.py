@@ -1,5 +1,6 @@
 """Smoothing with one mistake each, of the kind that published code has made. The kit must catch them all."""
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -279,6 +280,11 @@ class L2AsLinf(Plain):
         return 1.0
 
 
+@functools.cache
+def _quantile(alpha: float, a: int, b: int) -> float:
+    return float(beta.ppf(alpha, a, b))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ByUniform(Plain):
     """Smoothing by uniform noise, without a mistake."""
@@ -379,8 +385,7 @@ class PlainLooks(Plain):
             before = end
             votes = self.counted(steps)
             hits, samples = int(votes[top]), int(votes.sum())
-            bound = float(beta.ppf(self.look_alpha(), hits, samples - hits + 1)) if hits else 0.0
-            best = max(best, bound)
+            best = max(best, _quantile(self.look_alpha(), hits, samples - hits + 1) if hits else 0.0)
         return top, int(torch.stack(steps[-len(self.ends()) :]).sum(0)[top]), self.sigma * max(0.0, float(ndtri(best)))
 
     def start(self, selection: Tensor) -> list[Tensor]:
