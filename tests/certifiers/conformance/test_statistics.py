@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import certifiers
 from certifiers import Findings, KeyedRandomness, Norm, RadiusCertifier, ThreatModel
-from certifiers.conformance import kit
+from certifiers.conformance import kit, statistics_checks
 from certifiers.conformance.kit import Level, Status, Subject, Violation
 from certifiers.conformance.smoothed_truth import Slabs
 from certifiers.conformance.statistics_trials import judged, sampler_of
@@ -74,7 +74,11 @@ def test_noise_on_a_grid_is_not_judged_by_the_truth_of_other_noise() -> None:
     ],
     ids=str,
 )
-def test_smoothing_in_looks_passes_everything(name: str, parameters: dict[str, Any]) -> None:
+def test_smoothing_in_looks_passes_everything(
+    name: str, parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Looks cost time. Thousands of trials of these bounds and rules are in tests/certifiers/smoothing, on counts.
+    monkeypatch.setattr(statistics_checks, "_QUICK_TRIALS", 100)
     found = outcomes(certifiers.create(name, sigma=0.25, n=1000, **parameters))
     assert failures(found) == {}
     assert idle(found) == {"calibration-members"} | ({"calibration-counts"} if name == "smoothing-phases" else set())
