@@ -20,8 +20,7 @@ def keep_memory() -> bool:
 
     It changes no number. Batches of 500 CIFAR images make activations of 32 MiB in a ResNet-20, which then ran 1.2x as
     fast (median of six pairs of processes, 0.96 to 1.6); in small networks nothing changes. What the environment sets
-    stays as it is. Call it before
-    anything large is allocated: at the start of a process.
+    stays as it is. Call it before anything large is allocated: at the start of a process.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
