@@ -75,40 +75,42 @@ def shared_scores(
     A subclass with a `forward` of its own is a module like any other. Each result equals `classifier(x)` bit
     for bit. `known` are outputs at x that need not be computed again.
     """
-    outputs: dict[nn.Module, Tensor] = dict(known or {})
+    shared = _Shared(x, dict(known or {}))
+    return [shared.scores(classifier) for classifier in classifiers]
 
-    def output(module: nn.Module) -> Tensor:
-        if module not in outputs:
-            outputs[module] = cast("Tensor", module(x))
-        return outputs[module]
 
-    confidences: dict[nn.Module, Tensor] = {}
+class _Shared:
+    """What several classifiers have in common at one batch, each computed when it is first needed."""
 
-    def confidence(module: nn.Module) -> Tensor:
-        # A softmax of ten classes takes as long as all the rest of an aggregation: once a member, not once for each.
-        if module not in confidences:
-            confidences[module] = output(module).softmax(-1)
-        return confidences[module]
+    def __init__(self, x: Float[Tensor, "batch *shape"], outputs: dict[nn.Module, Tensor]) -> None:
+        self._x, self._outputs = x, outputs
+        self._confidences: dict[nn.Module, Tensor] = {}
 
-    def scores(classifier: nn.Module) -> Tensor:
+    def scores(self, classifier: nn.Module) -> Tensor:
+        """Those of one classifier."""
         if not _is_plain_ensemble(classifier):
-            return output(classifier)
+            return self._output(classifier)
         how, members = classifier.aggregation, classifier.used_members()
-        if isinstance(how, (WeightedAverage, MaxMargin)) and how.of == "confidence" and _is_final(how):
-            return how.combined(stack_logits([confidence(member) for member in members]))
-        return how.scores(stack_logits([output(member) for member in members]))
+        # Not of a subclass, which may compute its scores in a way of its own.
+        if type(how) in (WeightedAverage, MaxMargin) and how.of == "confidence":  # type: ignore[attr-defined]
+            return how.combined(stack_logits([self._confidence(member) for member in members]))  # type: ignore[attr-defined,no-any-return]
+        return how.scores(stack_logits([self._output(member) for member in members]))
 
-    return [scores(classifier) for classifier in classifiers]
+    def _output(self, module: nn.Module) -> Tensor:
+        if module not in self._outputs:
+            self._outputs[module] = cast("Tensor", module(self._x))
+        return self._outputs[module]
+
+    def _confidence(self, module: nn.Module) -> Tensor:
+        # A softmax of ten classes takes as long as all the rest of an aggregation: once a member, not once for each.
+        if module not in self._confidences:
+            self._confidences[module] = self._output(module).softmax(-1)
+        return self._confidences[module]
 
 
 def members_of(classifier: nn.Module) -> list[nn.Module]:
     """What one evaluation of a classifier runs: the members an ensemble needs, or the classifier itself."""
     return classifier.used_members() if _is_plain_ensemble(classifier) else [classifier]
-
-
-def _is_final(how: Aggregation) -> bool:
-    """Whether it is one of those classes itself: a subclass may compute its scores in a way of its own."""
-    return type(how) in (WeightedAverage, MaxMargin)
 
 
 def _is_plain_ensemble(classifier: nn.Module) -> TypeGuard[Ensemble]:
