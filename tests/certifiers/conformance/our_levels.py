@@ -12,8 +12,13 @@ from certifiers.conformance import Level, Subject
 
 LIRPA = {"ibp", "crown-ibp", "crown", "alpha-crown"}
 
-#: What costs less and proves in the same way: each step of Adam is like the one before.
-SMALLER: dict[str, dict[str, Any]] = {"alpha-crown": {"steps": 2}, "cascade": {"steps": 2}}
+#: What costs less and proves in the same way: each step of Adam is like the one before, and so is each sample.
+SMALLER: dict[str, dict[str, Any]] = {
+    "alpha-crown": {"steps": 2},
+    "cascade": {"steps": 2},
+    "smoothing-adaptive": {"n": 300},
+    "smoothing-phases": {"n": 300},
+}
 
 
 def names(*, relaxations: bool) -> list[str]:

@@ -36,7 +36,9 @@ def test_each_mistake_is_caught_by_each_check_that_is_named(mutant: RadiusCertif
 
 
 @pytest.mark.parametrize("honest", [Plain(), PlainLooks(), PlainPhases()], ids=lambda own: type(own).__name__)
-def test_what_the_mutants_are_made_from_passes_everything(honest: Plain) -> None:
+def test_what_the_mutants_are_made_from_passes_everything(honest: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    if type(honest) is not Plain:  # looks cost time
+        monkeypatch.setattr(statistics_checks, "_QUICK_TRIALS", 300)
     found = outcomes(honest)
     assert failures(found) == {}
     assert idle(found) == {"calibration-counts", "calibration-members"}
@@ -56,8 +58,8 @@ def test_what_the_mutants_are_made_from_passes_everything(honest: Plain) -> None
 def test_smoothing_passes_everything(
     name: str, parameters: dict[str, Any], missing: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if name == "smoothing-l1":  # its noise is dear, and its coverage is tested on counts in tests/certifiers/smoothing
-        monkeypatch.setattr(statistics_checks, "_QUICK_TRIALS", 100)
+    # Mutants have 1000 trials each. What is right was tried thousands of times, on counts, in tests/certifiers/smoothing.
+    monkeypatch.setattr(statistics_checks, "_QUICK_TRIALS", 100 if name == "smoothing-l1" else 300)
     found = outcomes(certifiers.create(name, **parameters), seed=len(parameters))
     assert failures(found) == {}
     assert idle(found) == missing
