@@ -1,6 +1,7 @@
 """Noisy copies of an image, a batch at a time, on the device that evaluates them."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,13 @@ from certifiers.smoothing.noise import CHUNK, Noise, chunks_for
 
 
 def noisy_batches(
-    image: Float[Tensor, "*shape"], noise: Noise, row: int, stream: int, samples: int, batch_size: int
+    image: Float[Tensor, "*shape"],
+    noise: Noise,
+    row: int,
+    stream: int,
+    samples: int,
+    batch_size: int,
+    first_chunk: int = 0,
 ) -> Iterator[Float[Tensor, "batch *shape"]]:
     """The noisy copies `image + noise` of the protocol, in its order; a batch is gone when the next is asked for.
 
@@ -25,42 +32,54 @@ def noisy_batches(
         stream: selection or estimation.
         samples: how many noisy copies.
         batch_size: how many at a time; fewer at the end, and where drawn chunks end.
+        first_chunk: where in the protocol to begin.
     """
-    together = max(1, batch_size // CHUNK)
+    drawing = _Drawing(noise, row, stream, samples, first_chunk)
     staged = _staged if image.device.type == "cuda" else _in_place
-    for noisy in staged(image, noise, row, stream, samples, together):
+    for noisy in staged(image, drawing, max(1, batch_size // CHUNK)):
         yield from torch.split(noisy, batch_size)
 
 
-def _drawn(
-    buffer: Tensor, noise: Noise, row: int, stream: int, samples: int, first_chunk: int
-) -> Float[Tensor, "wanted *shape"]:
-    """As many chunks as the buffer holds, from `first_chunk` on, without what is beyond `samples`."""
-    chunks = min(len(buffer) // CHUNK, chunks_for(samples) - first_chunk)
-    noise.fill(buffer[: chunks * CHUNK], row, stream, first_chunk)
-    return buffer[: min(len(buffer), samples - first_chunk * CHUNK)]
+@dataclass(frozen=True)
+class _Drawing:
+    """Consecutive samples of the protocol, from the start of a chunk on."""
+
+    noise: Noise
+    row: int
+    stream: int
+    samples: int
+    first_chunk: int
+
+    @property
+    def chunks(self) -> int:
+        return chunks_for(self.samples)
+
+    def into(self, buffer: Tensor, done: int) -> Float[Tensor, "wanted *shape"]:
+        """As many chunks as the buffer holds, `done` of them later, without what is beyond the last sample."""
+        chunks = min(len(buffer) // CHUNK, self.chunks - done)
+        self.noise.fill(buffer[: chunks * CHUNK], self.row, self.stream, self.first_chunk + done)
+        return buffer[: min(len(buffer), self.samples - done * CHUNK)]
 
 
-def _in_place(image: Tensor, noise: Noise, row: int, stream: int, samples: int, together: int) -> Iterator[Tensor]:
+def _in_place(image: Tensor, drawing: _Drawing, together: int) -> Iterator[Tensor]:
     buffer = torch.empty((together * CHUNK, *image.shape), dtype=torch.float32)
-    for first_chunk in range(0, chunks_for(samples), together):
-        drawn = _drawn(buffer, noise, row, stream, samples, first_chunk)
-        yield noise.added(drawn, image)
+    for done in range(0, drawing.chunks, together):
+        yield drawing.noise.added(drawing.into(buffer, done), image)
 
 
-def _staged(image: Tensor, noise: Noise, row: int, stream: int, samples: int, together: int) -> Iterator[Tensor]:
+def _staged(image: Tensor, drawing: _Drawing, together: int) -> Iterator[Tensor]:
     device = image.device
     shape = (together * CHUNK, *image.shape)
     buffers = [torch.empty(shape, dtype=torch.float32, pin_memory=True) for _ in range(2)]
     copied = [torch.cuda.Event() for _ in buffers]  # type: ignore[no-untyped-call]
     copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     copying.wait_stream(torch.cuda.current_stream(device))  # the image may have been made a moment ago
-    for turn, first_chunk in enumerate(range(0, chunks_for(samples), together)):
+    for turn, done in enumerate(range(0, drawing.chunks, together)):
         mine = turn % 2
         copied[mine].synchronize()  # what was drawn here before is on the device
-        drawn = _drawn(buffers[mine], noise, row, stream, samples, first_chunk)
+        drawn = drawing.into(buffers[mine], done)
         with torch.cuda.stream(copying):
-            noisy = noise.added(drawn.to(device, non_blocking=True), image)
+            noisy = drawing.noise.added(drawn.to(device, non_blocking=True), image)
             copied[mine].record(copying)
         here = torch.cuda.current_stream(device)
         here.wait_stream(copying)

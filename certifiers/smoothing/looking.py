@@ -1,5 +1,6 @@
 """Smoothing in looks: samples until they suffice, image by image. The loop that its methods share."""
 
+import functools
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,12 @@ from certifiers.certificate import Findings, Guarantee, Norm, ThreatModel, Verdi
 from certifiers.certifier import Certifier, RadiusCertifier
 from certifiers.randomness import KeyedRandomness
 from certifiers.smoothing.gaussian_radius import gaussian_radius
-from certifiers.smoothing.later_noise import LaterNoise
 from certifiers.smoothing.neyman_pearson import Smoothed, Smoothing
 from certifiers.smoothing.noise import CHUNK, ESTIMATION, SELECTION, GaussianNoise
 from certifiers.smoothing.rehearsal import fewer_samples
+from certifiers.smoothing.sample_stream import SampleStream
 from certifiers.smoothing.stopping import Rule, Stop, stop_rule
-from certifiers.smoothing.votes import count_votes
+from certifiers.smoothing.votes import evaluation_of, tally
 from ensembles.ensemble import members_of
 from ensembles.parameters import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, execution_field
 
@@ -165,17 +166,18 @@ class LookingSmoothing(RadiusCertifier):
         noise = GaussianNoise(self.sigma, rng)
         rule = stop_rule(wanted, self.tolerance * self.sigma * scale, by_tolerance=self.stop == "tolerance")
         times = self.look_times()
+        # How those still open are evaluated together: looks are many, and most have the same ones open.
+        evaluation = functools.cache(lambda going: evaluation_of([classifiers[number] for number in going]))
         runs: list[list[Votes]] = []
         for row, image in enumerate(x):
-            chosen = count_votes(classifiers, image, noise, row, SELECTION, self.n0, self.batch_size)
+            selection, estimation = (SampleStream(image, noise, row, stream) for stream in (SELECTION, ESTIMATION))
+            chosen = tally(evaluation(tuple(range(len(classifiers)))), selection.take(self.n0, self.batch_size))
             votes = [Votes(own, invalid=int(own[-1])) for own in chosen]
             for before, time in zip((0, *times), times, strict=False):
-                going = [number for number, own in enumerate(votes) if own.stopped is None]
+                going = tuple(number for number, own in enumerate(votes) if own.stopped is None)
                 if not going:
                     break
-                asked = [classifiers[number] for number in going]
-                later = LaterNoise(self.sigma, rng, before)
-                counts = count_votes(asked, image, later, row, ESTIMATION, time - before, self.batch_size)
+                counts = tally(evaluation(going), estimation.take(time - before, self.batch_size))
                 for number, count in zip(going, counts, strict=True):
                     self._look(votes[number], time, count)
                     self._judge(votes[number], scale, rule, last=time == times[-1])

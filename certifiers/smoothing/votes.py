@@ -1,6 +1,6 @@
 """Counting votes: how often each class wins under noise. The hot path of smoothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -44,9 +44,13 @@ def count_votes(
     Raises:
         ValueError: a classifier does not return scores [batch, classes] for at least two classes.
     """
-    evaluate = evaluation_of(classifiers)
+    return tally(evaluation_of(classifiers), noisy_batches(image, noise, row, stream, samples, batch_size))
+
+
+def tally(evaluate: Evaluation, batches: Iterable[Tensor]) -> list[Int64[Tensor, "classes_and_invalid"]]:
+    """The votes of the classifiers of an evaluation on all these batches; at least one."""
     counts: list[Tensor] | None = None
-    for batch in noisy_batches(image, noise, row, stream, samples, batch_size):
+    for batch in batches:
         votes = [ballots.counted() for ballots in evaluate(batch)]
         counts = votes if counts is None else [total.add_(more) for total, more in zip(counts, votes, strict=True)]
     assert counts is not None, "at least one sample"  # noqa: S101
