@@ -1,6 +1,7 @@
 """Certifying: cells become tasks, tasks that can share a pass are grouped, images become rows in the store."""
 
 import dataclasses
+import math
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from bench.datasets.split import Split
 from bench.fitting import fitted
 from bench.keys import canonical_json, digest
 from bench.options import Options
@@ -22,6 +24,9 @@ from ensembles import Ensemble, shared_scores
 from ensembles.checkpoint import Checkpoint
 from ensembles.precision import Precision, in_precision
 from leaderboards.records import FAILURES
+
+#: Parts of a group for each worker.
+_PARTS_EACH = 4
 
 
 @dataclass
@@ -128,6 +133,36 @@ def _shares_passes(certifier: Certifier) -> bool:
     return own.radii_together is not general.radii_together or own.radii_asked is not general.radii_asked
 
 
+def parts_of(group: list[Task], jobs: int, block_size: int) -> list[list[Task]]:
+    """The group in parts, of other images each, that workers can certify side by side.
+
+    A worker that is done takes the next part, so images that cost little make room for others. The first part is one
+    block: it finds what is unsupported. Rows do not depend on the parts, because images are certified one at a time.
+    """
+    pending = group[0].pending
+    blocks = [pending[first : first + block_size] for first in range(0, len(pending), block_size)]
+    if jobs <= 1:
+        blocks = [pending]
+    # A few parts a worker: enough to share the time well, few enough that handing over the networks costs nothing.
+    size = max(1, math.ceil((len(blocks) - 1) / (_PARTS_EACH * jobs)))
+    later = [sum(blocks[first : first + size], ()) for first in range(1, len(blocks), size)]
+    return [[dataclasses.replace(task, pending=part, errors=[]) for task in group] for part in (blocks[0], *later)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What certifying takes of a plan. It is handed to worker processes, which need none of the data that trains."""
+
+    images: Split
+    radii: tuple[float, ...]
+    seed: int
+
+    @classmethod
+    def by(cls, plan: Plan) -> "Asked":
+        """What this plan asks."""
+        return cls(plan.images, plan.radii, certification_seed(plan.spec))
+
+
 @dataclass(frozen=True)
 class Certified:
     """What certifying a group came to: rows computed, and of each task why it is unsupported, and its errors."""
@@ -136,7 +171,7 @@ class Certified:
     said: list[tuple[str, list[str]]]
 
 
-def certify(plan: Plan, store: Store, group: list[Task], options: Options, reporter: Reporter) -> Certified:
+def certify(asked: Asked, store: Store, group: list[Task], options: Options, reporter: Reporter) -> Certified:
     """Certify the images that a group still lacks, block by block.
 
     A method that raises costs an ERROR row of its image, not the run.
@@ -147,11 +182,13 @@ def certify(plan: Plan, store: Store, group: list[Task], options: Options, repor
     """
     pending = group[0].pending
     label = f"certify {', '.join(task.cell.name for task in group)}"
+    if len(pending) < len(asked.images):
+        label += f", images {pending[0] + 1} to {pending[-1] + 1}"
     computed = 0
     with reporter.task(label, len(pending)) as progress:
         for first in range(0, len(pending), options.block_size):
             positions = pending[first : first + options.block_size]
-            blocks = _block(plan, group, positions, options, reporter)
+            blocks = _block(asked, group, positions, options, reporter)
             for task, rows in zip(group, blocks, strict=True):
                 # Apart, because rows that failed lack the evidence: beside them the others' columns change type.
                 for part in ([row for row in rows if not _failed(row)], [row for row in rows if _failed(row)]):
@@ -170,18 +207,18 @@ def _failed(row: pd.DataFrame) -> bool:
 
 
 def _block(
-    plan: Plan, group: Sequence[Task], positions: Sequence[int], options: Options, reporter: Reporter
+    asked: Asked, group: Sequence[Task], positions: Sequence[int], options: Options, reporter: Reporter
 ) -> list[list[pd.DataFrame]]:
     """For each task the rows of a block of images, one frame an image; none for a task found to be unsupported.
 
     Images are certified one at a time: the arithmetic of a batch depends in its last bits on how many and
     which images are in it, and results must not depend on the size of blocks or on where a run was stopped.
     """
-    images = plan.images.images(positions).to(options.device)
+    images = asked.images.images(positions).to(options.device)
     found: list[list[pd.DataFrame]] = [[] for _ in group]
     for position, image in zip(positions, images, strict=True):
         there = [number for number, task in enumerate(group) if not task.unsupported]
-        answers = _image(plan, [group[number] for number in there], image[None], position, reporter)
+        answers = _image(asked, [group[number] for number in there], image[None], position, reporter)
         for number, row in zip(there, answers, strict=True):
             # A method that does not apply says so of the first image; later ones are answers like others.
             if position == 0 and row["verdict"].iloc[0] == Verdict.UNSUPPORTED.name:
@@ -191,15 +228,17 @@ def _block(
     return found
 
 
-def _image(plan: Plan, tasks: list[Task], image: torch.Tensor, position: int, reporter: Reporter) -> list[pd.DataFrame]:
+def _image(
+    asked: Asked, tasks: list[Task], image: torch.Tensor, position: int, reporter: Reporter
+) -> list[pd.DataFrame]:
     """The row of one image for each task; one task's failure does not touch the others."""
     if not tasks:
         return []
-    identity, label = int(plan.images.ids[position]), int(plan.images.labels[position])
+    identity, label = int(asked.images.ids[position]), int(asked.images.labels[position])
     ensembles = [task.ensemble for task in tasks]
     try:
         certificates = tasks[0].certifier.certify_together(
-            ensembles, image, tasks[0].cell.threat, plan.radii, certification_seed(plan.spec), [identity]
+            ensembles, image, tasks[0].cell.threat, asked.radii, asked.seed, [identity]
         )
         with torch.no_grad():
             scores = shared_scores(ensembles, image)
@@ -211,7 +250,7 @@ def _image(plan: Plan, tasks: list[Task], image: torch.Tensor, position: int, re
         raise
     except Exception as error:
         if len(tasks) > 1:
-            return [_image(plan, [task], image, position, reporter)[0] for task in tasks]
+            return [_image(asked, [task], image, position, reporter)[0] for task in tasks]
         reason = f"{type(error).__name__}: {error}"
         if not tasks[0].errors:
             reporter.warn(f"{tasks[0].cell.name}\n{traceback.format_exc()}")

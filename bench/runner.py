@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from bench import provenance
-from bench.certification import Certified, Task, certify, groups_of, tasks_of
+from bench.certification import Asked, Certified, Task, certify, groups_of, parts_of, tasks_of
 from bench.choosing import answered_rightly
 from bench.datasets import DataError
 from bench.jobs import TrainJob
@@ -74,16 +74,33 @@ def _execute(plan: Plan, store: Store, options: Options, reporter: Reporter, wor
 def _certify(plan: Plan, store: Store, groups: list[list[Task]], options: Options, workers: Workers) -> int:
     """Certify all groups, and return how many rows were computed."""
     computed: list[int] = []
+    asked = Asked.by(plan)
 
-    def piece(group: list[Task]) -> Piece:
-        def done(answer: Certified) -> None:
-            computed.append(answer.rows)
-            for task, (unsupported, errors) in zip(group, answer.said, strict=True):
-                task.unsupported, task.errors = unsupported, errors
+    def pieces(group: list[Task]) -> list[Piece]:
+        first, *later = parts_of(group, options.jobs, options.block_size)
 
-        return Piece(certify, (plan, store, group, options), done=done)
+        def piece(part: list[Task], *before: Piece) -> Piece:
+            sent: list[Task] = []
 
-    workers.run([piece(group) for group in groups])
+            def prepare() -> tuple[object, ...] | None:
+                for whole, own in zip(group, part, strict=True):
+                    own.unsupported = whole.unsupported
+                sent[:] = [whole for whole in group if not whole.unsupported]
+                supported = [own for own in part if not own.unsupported]
+                return (asked, store, supported, options) if supported else None
+
+            def done(answer: Certified) -> None:
+                computed.append(answer.rows)
+                for task, (unsupported, errors) in zip(sent, answer.said, strict=True):
+                    task.unsupported = unsupported
+                    task.errors = [*task.errors, *errors]
+
+            return Piece(certify, after=before, prepare=prepare, done=done)
+
+        start = piece(first)
+        return [start, *(piece(part, start) for part in later)]
+
+    workers.run([piece for group in groups for piece in pieces(group)])
     return sum(computed)
 
 
