@@ -19,7 +19,8 @@ from bench.progress import Reporter
 from bench.spec import SpecError, spec_of
 from bench.store import Store
 from certifiers.conformance.nearest import Candidates, Effort, Hunt
-from certifiers.conformance.smoothed import Attackable, refute_smoothed
+from certifiers.conformance.smoothed import refute_smoothed
+from certifiers.conformance.voters import Attackable
 from ensembles import derive_seed
 from ensembles.checkpoint import CheckpointError
 from ensembles.registry import RegistryError
@@ -121,7 +122,7 @@ def _audit_entry(
     if target is not subject.ensemble and not isinstance(target, Attackable):
         raise AuditError(
             f"its certificates speak about {type(target).__name__}, which no attack here knows; known are the "
-            "classifier itself and Smoothed and SmoothedBy of certifiers.smoothing."
+            "classifier itself and Smoothed, SmoothedBy, SmoothedOnGrid and SmoothedMembers of certifiers.smoothing."
         )
     settings = options.attack(smoothed=target is not subject.ensemble)
     chosen = _chosen(subject.claims, options)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from certifiers.certificate import ThreatModel, Verdict
 from certifiers.conformance.kit import Level, NotApplicable, Subject, Violation, check
 from certifiers.conformance.nearest import Effort, Hunt
-from certifiers.conformance.smoothed import LEVEL, Attackable, refute_smoothed
+from certifiers.conformance.smoothed import LEVEL, refute_smoothed
 from certifiers.conformance.trained import trained
+from certifiers.conformance.voters import Attackable
 from ensembles.aggregation import Aggregation, MaxMargin, Single, WeightedAverage
 from ensembles.ensemble import Ensemble
 from ensembles.seeds import derive_seed

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
 from certifiers.smoothing import Smoothed, SmoothedBy
+from certifiers.smoothing.integer_smoothing import SmoothedOnGrid
 
 Array = npt.NDArray[np.float64]
 
@@ -79,8 +80,12 @@ class Laplace(Law):
 
 
 def law_of(target: Any) -> Law | None:
-    """The noise of a smoothed classifier, as it names it; None: it is none that is known here."""
-    if isinstance(target, Smoothed):
+    """The noise of a smoothed classifier, as it names it; None: it is none that is known here.
+
+    Noise rounded to steps of `1 / levels` counts as Gaussian: a slab's probability is off by less than a step has,
+    `1 / (sigma levels sqrt(2 pi))`, so the checks that use this law choose fine grids.
+    """
+    if isinstance(target, (Smoothed, SmoothedOnGrid)):
         return Gaussian()
     if isinstance(target, SmoothedBy):
         return {"uniform": Uniform(), "laplace": Laplace()}.get(target.kind)

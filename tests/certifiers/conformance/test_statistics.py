@@ -12,7 +12,7 @@ from certifiers.conformance.kit import Level, Status, Subject, Violation
 from certifiers.conformance.smoothed_truth import Slabs
 from certifiers.conformance.statistics_trials import judged, sampler_of
 from certifiers.smoothing import Smoothing
-from tests.certifiers.conformance.smoothing_mutants import MUTANTS, Plain, PlainLooks, PlainPhases
+from tests.certifiers.conformance.smoothing_mutants import MUTANTS, OnGrid, Plain, PlainLooks, PlainPhases
 
 STATISTICS = [own for own in kit.checks() if own.level is Level.L4]
 
@@ -35,7 +35,7 @@ def test_each_mistake_is_caught_by_each_check_that_is_named(mutant: RadiusCertif
         assert kit.run(kit.named(name), Subject(mutant, quick=True)).status is Status.FAILED, name
 
 
-@pytest.mark.parametrize("honest", [Plain(), PlainLooks(), PlainPhases()], ids=lambda own: type(own).__name__)
+@pytest.mark.parametrize("honest", [Plain(), PlainLooks(), PlainPhases(), OnGrid()], ids=lambda own: type(own).__name__)
 def test_what_the_mutants_are_made_from_passes_everything(honest: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
     if type(honest) is not Plain:  # looks cost time
         monkeypatch.setattr(statistics_checks, "_QUICK_TRIALS", 300)
@@ -52,6 +52,7 @@ def test_what_the_mutants_are_made_from_passes_everything(honest: Plain, monkeyp
         ("smoothing-l1", {"sigma": 0.3, "n": 1000, "noise_kind": "uniform"}, {"calibration-members"}),
         ("smoothing-l1", {"sigma": 0.3, "n": 1000, "noise_kind": "laplace"}, {"calibration-members"}),
         ("smoothing-eas", {"sigma": 0.3, "n": 1000}, {"calibration-counts"}),
+        ("smoothing-integer", {"sigma": 0.25, "n": 1000, "levels": 1024}, {"calibration-members"}),
     ],
     ids=str,
 )
@@ -65,10 +66,20 @@ def test_smoothing_passes_everything(
     assert idle(found) == missing
 
 
-def test_noise_on_a_grid_is_not_judged_by_the_truth_of_other_noise() -> None:
-    found = outcomes(certifiers.create("smoothing-integer", sigma=0.25, n=1000))
+def test_unknown_noise_is_not_judged_by_the_truth_of_other_noise() -> None:
+    @dataclass(frozen=True)
+    class Unheard:
+        classifier: nn.Module
+        sigma: float = 0.5
+
+    @dataclass(frozen=True, kw_only=True)
+    class Other(Plain):
+        def target(self, classifier: nn.Module) -> Any:
+            return Unheard(classifier)
+
+    found = outcomes(Other())
     assert {result.status for result in found.values()} == {Status.NOT_APPLICABLE}
-    assert "it certifies a SmoothedOnGrid, whose probabilities are not known here" in found["calibration"].message
+    assert "it certifies a Unheard, whose probabilities are not known here" in found["calibration"].message
 
 
 @pytest.mark.parametrize(

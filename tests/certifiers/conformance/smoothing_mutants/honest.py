@@ -14,6 +14,7 @@ from certifiers import Findings, Guarantee, KeyedRandomness, Norm, RadiusCertifi
 from certifiers.smoothing import (
     Smoothed,
     SmoothedBy,
+    SmoothedOnGrid,
 )
 from ensembles.parameters import PositiveFloat, PositiveInt, Probability
 
@@ -103,6 +104,19 @@ class ByUniform(Plain):
 
     def radius(self, votes: Tensor, top: int) -> float:
         return max(0.0, 2 * math.sqrt(3) * self.sigma * (self.lower(int(votes[top]), self.n) - 0.5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnGrid(Plain):
+    """Smoothing of images in whole steps by noise in whole steps, without a mistake."""
+
+    levels: PositiveInt = 1024
+
+    def target(self, classifier: nn.Module) -> SmoothedOnGrid:  # type: ignore[override]
+        return SmoothedOnGrid(classifier, self.sigma, self.levels)
+
+    def noise(self, image: Tensor, row: int, rng: KeyedRandomness, stream: int, samples: int, chunk: int) -> Tensor:
+        return (super().noise(image, row, rng, stream, samples, chunk) * self.levels).round() / self.levels
 
 
 @functools.cache
