@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.certification import with_batch_size
+from bench.certification import as_asked
 from bench.fitting import needs_fit
 from bench.jobs import TrainJob
 from bench.keys import canonical_json
@@ -88,7 +88,7 @@ def _measured(plan: Plan, group: Sequence[Cell], store: Store, options: Options)
         ]
         whole = Ensemble(members).eval()
         ensembles = [whole.with_aggregation(_aggregation(cell)) for cell in group]
-        certifier, times = with_batch_size(group[0].certifier, options).rehearsal()
+        certifier, times = as_asked(group[0].certifier, options).rehearsal()
         image = plan.dataset.validation.images(np.array([0])).to(device)
         _timed(certifier, ensembles, image, plan, group[0])  # what is set up once is no part of an image's time
         return times * _timed(certifier, ensembles, image, plan, group[0])

@@ -82,20 +82,19 @@ def tasks_of(
             key_fields=fields,
             trained=[trained[job.digest] for job in cell.jobs],
             ensemble=ensemble.with_aggregation(combined),
-            certifier=with_batch_size(cell.certifier, options),
+            certifier=as_asked(cell.certifier, options),
             pending=pending,
         )
     return tasks
 
 
-def with_batch_size(certifier: Certifier, options: Options) -> Certifier:
-    """A certifier with the batch size that was asked for on the command line, where it may have one."""
-    # Only a batch size that cannot change a result may be set from outside: it is not in the key.
-    if options.batch_size is None or not any(
-        item.name == "batch_size" and item.metadata.get("execution") for item in dataclasses.fields(certifier)
-    ):
-        return certifier
-    return dataclasses.replace(certifier, batch_size=options.batch_size)  # type: ignore[call-arg]
+def as_asked(certifier: Certifier, options: Options) -> Certifier:
+    """A certifier with what was asked for on the command line of how to compute, where it has such fields."""
+    # Only what cannot change a result may be set from outside: it is not in the key.
+    asked = {"batch_size": options.batch_size, "compile_members": options.compile_networks or None}
+    fields = {item.name for item in dataclasses.fields(certifier) if item.metadata.get("execution")}
+    given = {name: value for name, value in asked.items() if value is not None and name in fields}
+    return dataclasses.replace(certifier, **given) if given else certifier
 
 
 def groups_of(tasks: Sequence[Task]) -> list[list[Task]]:

@@ -64,6 +64,13 @@ def run(
             help="Trainings and certifications side by side. Cannot change a result.",
         ),
     ] = None,
+    compile_networks: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile networks that are not fused before counting votes (minutes): for hours of smoothing.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done, and how long it takes; do nothing.")
     ] = False,
@@ -89,7 +96,7 @@ def run(
         certbench run my-spec.toml --dry-run           what is stored, what is missing, how long it takes
     """
     try:
-        _run(spec, output, limit, device, block_size, batch_size, jobs, dry_run, no_check)
+        _run(spec, output, limit, device, block_size, batch_size, jobs, compile_networks, dry_run, no_check)
     except KeyboardInterrupt:
         _stderr.print("Interrupted. Finished blocks are stored; the same command resumes.")
         raise typer.Exit(INTERRUPTED) from None
@@ -103,6 +110,7 @@ def _run(
     block_size: int,
     batch_size: int | None,
     jobs: int | None,
+    compile_networks: bool,
     dry_run: bool,
     no_check: bool,
 ) -> None:
@@ -120,15 +128,18 @@ def _run(
     from bench.store import Store, StoreError
     from bench.workers import WorkerError, jobs_for
     from certifiers import ClassifierChangedError
+    from certifiers.smoothing import check_compiler
     from ensembles.checkpoint import CheckpointError
     from ensembles.registry import RegistryError
     from ensembles.training import TrainingError
     from leaderboards import BoardError, StoredDataError
 
     reporter = reporter_for(_stderr)
-    options = Options(output, device, block_size, batch_size, jobs or jobs_for(device))
+    options = Options(output, device, block_size, batch_size, jobs or jobs_for(device), compile_networks)
     try:
         check_device(device)
+        if compile_networks:
+            check_compiler()
         spec, text = read_spec(find_spec(written))
         plan = make_plan(spec, text, datasets.load(spec.data.name, spec.data.root), limit)
     except (ValueError, RegistryError, ImportError, OSError) as error:

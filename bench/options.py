@@ -13,6 +13,7 @@ class Options:
         device: where networks run.
         block_size: images stored at a time.
         batch_size: inputs a forward pass, for certifiers that have one.
+        compile_networks: compile networks before their votes are counted, for certifiers that can.
         jobs: trainings and certifications side by side; one runs in this process.
     """
 
@@ -21,3 +22,4 @@ class Options:
     block_size: int = 10
     batch_size: int | None = None
     jobs: int = 1
+    compile_networks: bool = False

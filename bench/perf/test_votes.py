@@ -147,6 +147,25 @@ def test_rule_of_fusing(against: Callable[..., float], name: str) -> None:
     assert ratio > 0.9 if fused(members) is not None else ratio < 1.15
 
 
+@pytest.mark.parametrize("name", ["conv_small", "resnet20"])
+def test_compiled_members_beside_members_as_they_are(
+    against: Callable[..., float], tell: Callable[[str], None], name: str
+) -> None:
+    """`certbench run --compile`, once it has compiled, of networks that are not fused and votes that need all members."""
+    samples, image = NETWORKS[name][1], image_of(name)
+    both = [as_the_runner_does(Ensemble(members_of(name))).with_aggregation(how) for how in (Single(), MaxMargin())]
+
+    @torch.no_grad()
+    def counted(compile_members: bool) -> list[torch.Tensor]:
+        return count_votes(both, image, noise(), 0, ESTIMATION, samples, compile_members=compile_members)
+
+    started = time.perf_counter()
+    counted(True)
+    tell(f"{time.perf_counter() - started:.0f} s to compile")
+    against(lambda: counted(False), lambda: counted(True), amount=samples, unit="ensemble votes", rounds=5)
+    assert [int(counts.sum()) for counts in counted(True)] == [samples] * 2
+
+
 @cache
 def trained(name: str, count: int) -> Ensemble:
     """Members after two epochs of noisy MNIST-5k."""

@@ -2,6 +2,7 @@
 
 from certifiers.smoothing.adaptive import AdaptiveSmoothing
 from certifiers.smoothing.anytime import BettingSequence, ConfidenceSequence, UnionSequence, look_times
+from certifiers.smoothing.compiling import check_compiler
 from certifiers.smoothing.confidence import clopper_pearson_lower, clopper_pearson_upper
 from certifiers.smoothing.ensemble_after_smoothing import EnsembleAfterSmoothing, MemberBounds, SmoothedMembers
 from certifiers.smoothing.fixed_samples import FixedSamples
@@ -36,6 +37,7 @@ __all__ = [
     "SmoothingL1",
     "UniformNoise",
     "UnionSequence",
+    "check_compiler",
     "clopper_pearson_lower",
     "clopper_pearson_upper",
     "count_votes",

@@ -11,8 +11,8 @@ from scipy.special import betaincc, betaln
 from certifiers.smoothing.confidence import clopper_pearson_lower
 
 # The constants, and the default of `futility`, were chosen on the votes at 74 validation images of the quickstart's
-# ensemble: of 36 settings (2, 4 or 8 looks a doubling, .8 to .95 of alpha at n, futility .003 to .1) these are within two
-# percent of the fewest samples among those that changed no decision, on the whole grid and at single radii.
+# ensemble: of 36 settings (2, 4 or 8 looks a doubling, .8 to .95 of alpha at n, futility .003 to .1) these are within
+# two percent of the fewest samples among those that changed no decision, on the whole grid and at single radii.
 
 #: The share of alpha that is kept for the look at n, where the images are decided that need every sample: with less
 #: than all of alpha there, a radius near the largest takes a vote more.

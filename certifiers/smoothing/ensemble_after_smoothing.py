@@ -1,5 +1,6 @@
 """Ensemble-after-smoothing: every member is smoothed, and the surest of the smoothed members answers."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class EnsembleAfterSmoothing(RadiusCertifier):
         n: samples that estimate the members' probabilities.
         alpha: failure probability of each image, shared by the members.
         batch_size: inputs a forward pass. It does not change the noise.
+        compile_members: compile networks first, by `torch.compile`.
     """
 
     version: ClassVar[int] = 1
@@ -95,6 +97,7 @@ class EnsembleAfterSmoothing(RadiusCertifier):
     n: PositiveInt = 100_000
     alpha: Probability = 0.001
     batch_size: PositiveInt = execution_field(CHUNK)
+    compile_members: bool = execution_field(False)
 
     def target(self, classifier: nn.Module) -> Smoothed | SmoothedMembers:
         """The surest of the smoothed members; of one member, the smoothed classifier."""
@@ -127,9 +130,10 @@ class EnsembleAfterSmoothing(RadiusCertifier):
         groups = [[] if why else _counted(classifier) for classifier, why in zip(classifiers, refusals, strict=True)]
         members = list(dict.fromkeys(member for group in groups for member in group))
         noise, votes = GaussianNoise(self.sigma, rng), []
+        count = functools.partial(count_votes, compile_members=self.compile_members)
         for row, image in enumerate(x) if members else ():
-            selection = count_votes(members, image, noise, row, SELECTION, self.n0, self.batch_size)
-            estimation = count_votes(members, image, noise, row, ESTIMATION, self.n, self.batch_size)
+            selection = count(members, image, noise, row, SELECTION, self.n0, self.batch_size)
+            estimation = count(members, image, noise, row, ESTIMATION, self.n, self.batch_size)
             votes.append(dict(zip(members, zip(selection, estimation, strict=True), strict=True)))
         return [
             (Verdict.UNSUPPORTED, why)

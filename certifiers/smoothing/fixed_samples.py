@@ -1,5 +1,6 @@
 """Smoothing with numbers of samples that are fixed in advance: votes are counted, bounded, and made a radius."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class FixedSamples(RadiusCertifier, ABC):
         n: samples that estimate its probability; it caps the radius at that of `p_A = alpha^(1/n)`.
         alpha: failure probability of each image.
         batch_size: inputs a forward pass. It does not change the noise.
+        compile_members: compile networks first, by `torch.compile`.
     """
 
     guarantee: ClassVar[Guarantee] = Guarantee.PROBABILISTIC
@@ -46,6 +48,7 @@ class FixedSamples(RadiusCertifier, ABC):
     n: PositiveInt = 100_000
     alpha: Probability = 0.001
     batch_size: PositiveInt = execution_field(CHUNK)
+    compile_members: bool = execution_field(False)
 
     @abstractmethod
     def noise(self, rng: KeyedRandomness) -> Noise:
@@ -123,6 +126,7 @@ class FixedSamples(RadiusCertifier, ABC):
         self, classifiers: Sequence[nn.Module], x: Tensor, threat: ThreatModel, rng: KeyedRandomness
     ) -> list[Findings]:
         noise = self.noise(rng)
+        count = functools.partial(count_votes, compile_members=self.compile_members)
         images, refusals = self.images(x)
         votes: list[list[tuple[Tensor, Tensor] | str]] = [[] for _ in classifiers]
         for row, image in enumerate(images):
@@ -130,8 +134,8 @@ class FixedSamples(RadiusCertifier, ABC):
                 for mine in votes:
                     mine.append(refusals[row])
                 continue
-            selection = count_votes(classifiers, image, noise, row, SELECTION, self.n0, self.batch_size)
-            estimation = count_votes(classifiers, image, noise, row, ESTIMATION, self.n, self.batch_size)
+            selection = count(classifiers, image, noise, row, SELECTION, self.n0, self.batch_size)
+            estimation = count(classifiers, image, noise, row, ESTIMATION, self.n, self.batch_size)
             for mine, pair in zip(votes, zip(selection, estimation, strict=True), strict=True):
                 mine.append(pair)
         return [

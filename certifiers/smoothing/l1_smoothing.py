@@ -54,6 +54,7 @@ class SmoothingL1(FixedSamples):
         n: samples that estimate its probability.
         alpha: failure probability of each image.
         batch_size: inputs a forward pass. It does not change the noise.
+        compile_members: compile networks first, by `torch.compile`.
     """
 
     version: ClassVar[int] = 1

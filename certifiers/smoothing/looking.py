@@ -83,6 +83,7 @@ class LookingSmoothing(RadiusCertifier):
         tolerance: in multiples of sigma, in l2.
         futility: the chance at which a radius counts as out of reach; not a probability of error.
         batch_size: inputs a forward pass. It does not change the noise.
+        compile_members: compile networks first, by `torch.compile`.
     """
 
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1, Norm.L2, Norm.LINF})
@@ -98,6 +99,7 @@ class LookingSmoothing(RadiusCertifier):
     tolerance: NonNegativeFloat = 0.05
     futility: Probability = 0.01
     batch_size: PositiveInt = execution_field(CHUNK)
+    compile_members: bool = execution_field(False)
 
     @abstractmethod
     def look_times(self) -> tuple[int, ...]:
@@ -166,8 +168,11 @@ class LookingSmoothing(RadiusCertifier):
         noise = GaussianNoise(self.sigma, rng)
         rule = stop_rule(wanted, self.tolerance * self.sigma * scale, by_tolerance=self.stop == "tolerance")
         times = self.look_times()
+        compiled_size = self.batch_size if self.compile_members else None
         # How those still open are evaluated together: looks are many, and most have the same ones open.
-        evaluation = functools.cache(lambda going: evaluation_of([classifiers[number] for number in going]))
+        evaluation = functools.cache(
+            lambda going: evaluation_of([classifiers[number] for number in going], compiled_size)
+        )
         runs: list[list[Votes]] = []
         for row, image in enumerate(x):
             selection, estimation = (SampleStream(image, noise, row, stream) for stream in (SELECTION, ESTIMATION))

@@ -48,6 +48,7 @@ class Smoothing(FixedSamples):
         n: samples that estimate its probability; it caps the radius at `sigma * Phi^-1(alpha^(1/n))`.
         alpha: failure probability of each image.
         batch_size: inputs a forward pass. It does not change the noise.
+        compile_members: compile networks first, by `torch.compile`.
     """
 
     version: ClassVar[int] = 1

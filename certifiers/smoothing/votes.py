@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from certifiers.smoothing.ballots import Ballots
 from certifiers.smoothing.batches import noisy_batches
+from certifiers.smoothing.compiling import compiled
 from certifiers.smoothing.early_exit import EarlyExit
 from certifiers.smoothing.noise import CHUNK, Noise
 from ensembles.ensemble import members_of, shared_scores
@@ -24,6 +25,8 @@ def count_votes(
     stream: int,
     samples: int,
     batch_size: int = CHUNK,
+    *,
+    compile_members: bool = False,
 ) -> list[Int64[Tensor, "classes_and_invalid"]]:
     """The votes of several classifiers on the same noisy copies of one image.
 
@@ -41,10 +44,13 @@ def count_votes(
         batch_size: inputs a forward pass. It cannot change the noise; the arithmetic is the same for the
             default, whatever the number of samples, but for the last batch.
 
+        compile_members: see `evaluation_of`.
+
     Raises:
         ValueError: a classifier does not return scores [batch, classes] for at least two classes.
     """
-    return tally(evaluation_of(classifiers), noisy_batches(image, noise, row, stream, samples, batch_size))
+    evaluate = evaluation_of(classifiers, batch_size if compile_members else None)
+    return tally(evaluate, noisy_batches(image, noise, row, stream, samples, batch_size))
 
 
 def tally(evaluate: Evaluation, batches: Iterable[Tensor]) -> list[Int64[Tensor, "classes_and_invalid"]]:
@@ -57,22 +63,30 @@ def tally(evaluate: Evaluation, batches: Iterable[Tensor]) -> list[Int64[Tensor,
     return [total.cpu() for total in counts]
 
 
-def evaluation_of(classifiers: Sequence[nn.Module]) -> Evaluation:
+def evaluation_of(classifiers: Sequence[nn.Module], compiled_size: int | None = None) -> Evaluation:
     """How these classifiers are evaluated together: each member runs once a batch, at most.
 
     Members of one architecture run as one network (`ensembles.fused`) where that is faster; otherwise those that can no
     longer change a vote are left out (`EarlyExit`). Either may change last bits of scores. Architectures, widths and
     weights decide which way is taken, by a rule that `bench/perf` holds against the clock. The clock itself has no say:
     a run that is resumed, on another day or beside other work, has to count the same votes.
+
+    With a `compiled_size`, batches of that size go through compiled members where they are not fused, which gains
+    nothing over fusing; no member is left out then, and others, of the last samples or of a first look, go as ever.
     """
     members = list(dict.fromkeys(member for classifier in classifiers for member in members_of(classifier)))
     together = fused(members)
     if together is not None:
         network = together
         return lambda x: _ballots(classifiers, x, dict(zip(members, network(x), strict=True)))
-    if (early := EarlyExit.of(classifiers)) is not None:
-        return lambda x: early.ballots(x)[0]
-    return lambda x: _ballots(classifiers, x, {})
+    early = EarlyExit.of(classifiers)
+
+    def one_by_one(x: Tensor) -> list[Ballots]:
+        if len(x) == compiled_size:
+            return _ballots(classifiers, x, {member: compiled(member)(x) for member in members})
+        return early.ballots(x)[0] if early is not None else _ballots(classifiers, x, {})
+
+    return one_by_one
 
 
 def _ballots(classifiers: Sequence[nn.Module], x: Tensor, known: dict[nn.Module, Tensor]) -> list[Ballots]:
