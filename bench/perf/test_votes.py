@@ -151,7 +151,7 @@ def test_rule_of_fusing(against: Callable[..., float], name: str) -> None:
 def test_compiled_members_beside_members_as_they_are(
     against: Callable[..., float], tell: Callable[[str], None], name: str
 ) -> None:
-    """`certbench run --compile`, once it has compiled, of networks that are not fused and votes that need all members."""
+    """`certbench run --compile`, once it has compiled, of networks that are not fused where votes need all members."""
     samples, image = NETWORKS[name][1], image_of(name)
     both = [as_the_runner_does(Ensemble(members_of(name))).with_aggregation(how) for how in (Single(), MaxMargin())]
 
