@@ -36,6 +36,12 @@ def ceil_float(exact: Fraction) -> float:
     return nearest if Fraction(nearest) >= exact else math.nextafter(nearest, math.inf)
 
 
+def floor_float(exact: Fraction) -> float:
+    """The largest float64 that is not above `exact`: what a float64 radius may claim."""
+    nearest = float(exact)
+    return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, -math.inf)
+
+
 def format_radius(exact: Fraction) -> str:
     """A short exact text: a decimal where it terminates within four places, else the fraction."""
     decimal = f"{float(exact):.4f}".rstrip("0").rstrip(".")

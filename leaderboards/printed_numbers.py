@@ -1,0 +1,79 @@
+"""Radii as they are printed in a log, and what may be claimed of them: rounding up never certifies.
+
+A log prints the nearest decimal of a few digits, so that the radius behind `0.250` may be 0.2495. What is certified is
+at least `printed - unit / 2`, with `unit` that of the last digit printed.
+
+The unit is not always to be seen: `2.1` is what Python's `{:.3}` prints of 2.1 and of 2.0951. So it is inferred from
+the whole log. With S the most significant digits and D the most decimals of any of its radii, the log was printed
+with S significant digits, or with D decimals, or with other zeros left out; of a radius x the unit is then at most
+
+    max(10^-D, 10^(floor(log10 x) - S + 1))
+
+which is what is used. Where the unit is that of the 17th significant digit or below, nothing was lost: a float64 has
+no more.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
+
+from leaderboards.radii import floor_float
+
+#: Significant digits that tell any float64 from any other.
+_EXACT_DIGITS = 17
+
+# No sign, no spaces, no digits of other scripts, no underscores, no `inf`: `float` takes them all.
+_DECIMAL = re.compile(r"(?:0|[1-9][0-9]{0,29})(?:\.[0-9]{1,60})?(?:[eE][+-]?[0-9]{1,3})?")
+
+
+def parse_printed(column: str, text: str) -> Decimal:
+    """The decimal that a text spells.
+
+    Raises:
+        ValueError: not a decimal number at least 0, or larger than any float64.
+    """
+    if not _DECIMAL.fullmatch(text) or not math.isfinite(float(text)):
+        raise ValueError(f"{column} is {text!r}, not a number at least 0.")
+    return Decimal(text)
+
+
+class Printing:
+    """How the radii of one log were printed: at most with `digits` significant digits and `decimals` decimals.
+
+    Zeros say nothing: they are printed in more than one way, and their lower end is 0 anyway.
+    """
+
+    def __init__(self, printed: Sequence[Decimal]) -> None:
+        positive = [value for value in printed if value]
+        self.digits = max((len(value.as_tuple().digits) for value in positive), default=1)
+        self.decimals = max((-_exponent(value) for value in positive), default=0)
+
+    def unit(self, printed: Decimal) -> Fraction:
+        """The largest unit of the last digit that the whole log allows; 0 where no digit was lost."""
+        if not printed:
+            return Fraction(0)
+        first = printed.adjusted()
+        last = max(-self.decimals, first - self.digits + 1)
+        return Fraction(0) if last <= first - _EXACT_DIGITS + 1 else Fraction(10) ** last
+
+    def lower_end(self, printed: Decimal) -> float:
+        """`max(0, printed - unit / 2)`, rounded down to a float64: the radius that may be claimed."""
+        return floor_float(max(Fraction(printed) - self.unit(printed) / 2, Fraction(0)))
+
+    def __str__(self) -> str:
+        """What was given away, for readers."""
+        if self.digits >= _EXACT_DIGITS:
+            return f"printed with {self.digits} significant digits, as many as a float64 has: nothing is given away"
+        plural = "" if self.digits == 1 else "s"
+        return (
+            f"printed with up to {self.digits} significant digit{plural}; half a unit of the last is subtracted, the "
+            "rest rounded down, so that rounding up never certifies"
+        )
+
+
+def _exponent(value: Decimal) -> int:
+    exponent = value.as_tuple().exponent
+    assert isinstance(exponent, int)  # noqa: S101 -- parse_printed lets no NaN or infinity through
+    return exponent
