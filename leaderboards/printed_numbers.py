@@ -9,8 +9,8 @@ with S significant digits, or with D decimals, or with other zeros left out; of 
 
     max(10^-D, 10^(floor(log10 x) - S + 1))
 
-which is what is used. Where the unit is that of the 17th significant digit or below, nothing was lost: a float64 has
-no more.
+which is what is used. Where the unit is that of the 17th significant digit or below, nothing was lost: so many digits
+spell one float64 and no other, and that is the radius.
 """
 
 import math
@@ -60,7 +60,8 @@ class Printing:
 
     def lower_end(self, printed: Decimal) -> float:
         """`max(0, printed - unit / 2)`, rounded down to a float64: the radius that may be claimed."""
-        return floor_float(max(Fraction(printed) - self.unit(printed) / 2, Fraction(0)))
+        unit = self.unit(printed)
+        return floor_float(max(Fraction(printed) - unit / 2, Fraction(0))) if unit else float(printed)
 
     def __str__(self) -> str:
         """What was given away, for readers."""
