@@ -191,7 +191,6 @@ def _table(
     beside: bool,
 ) -> "Table":
     from bench.import_requests import Table
-    from bench.spec_fields import written_radii
 
     if not _RUN_NAME.fullmatch(name):
         raise ValueError(
@@ -205,11 +204,22 @@ def _table(
         dataset=dataset or "",
         split=split or ("" if beside else "test"),
         norm=norm.value if norm else ("" if beside else "l2"),
-        radii=() if radii is None else written_radii([radius.strip() for radius in radii.split(",")]),
+        radii=() if radii is None else _radii(radii),
         images=images,
         labels=labels,
         first_id=first_id,
     )
+
+
+def _radii(written: str) -> tuple[str, ...]:
+    """Radii as they are written, with commas between, checked to be numbers that ascend."""
+    from leaderboards import parse_radius
+
+    radii = tuple(radius.strip() for radius in written.split(","))
+    exact = [parse_radius(radius) for radius in radii]
+    if exact != sorted(set(exact)):
+        raise ValueError(f"--radii must ascend without repetition, got {written}.")
+    return radii
 
 
 def _publish(found: "Imported", folder: Path, as_json: bool) -> None:

@@ -196,7 +196,7 @@ def _refuse_other_runs(manifest: Path) -> None:
     if not manifest.exists():
         return
     try:
-        imported = json.loads(manifest.read_text(encoding="utf-8")).entry["imported"] is True
+        imported = json.loads(manifest.read_text(encoding="utf-8")).get("imported") is True
     except (ValueError, AttributeError):
         imported = False
     if not imported:

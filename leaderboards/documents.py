@@ -95,7 +95,7 @@ def _scores(board: Board, line: Line) -> dict[str, Any] | None:
 
 def _conformance(line: Line) -> dict[str, Any] | None:
     badge = line.entry.conformance
-    if badge is None:
+    if badge is None or line.entry.published:
         return None
     found = {
         "badge": str(badge),

@@ -14,7 +14,7 @@ LABELS = {0: 7, 10: 2, 20: 1, 30: 0}
 
 # Lines as their program prints them: radii in full, some on its grid.
 ORIGINAL = "0 0.17406778407075316\n10 1.05\n20 0.0\n30 0.0022607790288981487\n"
-IMPROVED = "0 0.17406778407075316 0.0 0.0\n10 1.1 0.05 0.04761904761904758\n20 0.0 0.0 0.0\n30 0.02 0.02 2000.0\n"
+IMPROVED = "0 0.17406778407075316 0.0 0.0\n10 1.1 0.05 0.04761904761904758\n20 0.0 0.0 0.0\n30 0.2 0.2 20000.0\n"
 
 
 def write(folder: Path, text: str, name: str = "new-rad.txt") -> Path:
@@ -27,7 +27,7 @@ def write(folder: Path, text: str, name: str = "new-rad.txt") -> Path:
     ("text", "radii", "method"),
     [
         (ORIGINAL, [0.17406778407075316, 1.05, 0.0, 0.0022607790288981487], "smoothing"),
-        (IMPROVED, [0.17406778407075316, 1.1, 0.0, 0.02], "dsrs"),
+        (IMPROVED, [0.17406778407075316, 1.1, 0.0, 0.2], "dsrs"),
     ],
 )
 def test_a_log_is_read_as_rows(tmp_path: Path, text: str, radii: list[float], method: str) -> None:
