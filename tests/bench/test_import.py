@@ -1,6 +1,7 @@
 """`certbench import`: published logs become entries that nobody can take for verified ones."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -131,8 +132,9 @@ def test_text_files_of_dsrs_need_labels_and_get_them_from_a_log(
     imported: Callable[..., Result], write: Callable[..., Path], tmp_path: Path
 ) -> None:
     labels = write(log_of([(i, i % 10, i % 10, 0.5) for i in range(10_000)]), "labels.tsv")
-    lines = [f"{i} {1.1 if i % 20 else 0.0} 0.0 0.0\n" for i in range(0, 9990, 10)]
-    radii = write("".join(lines) + "9990 0.17406778407075316 0.0 0.0\n", "new-rad-x.txt")
+    # Half of them lie on the grid of radii that is tried.
+    found = [1.1 if i % 20 else math.sqrt(i) / 100 for i in range(0, 10_000, 10)]
+    radii = write("".join(f"{10 * i} {radius} 0.0 0.0\n" for i, radius in enumerate(found)), "new-rad-x.txt")
     refused = imported(radii, dataset="mnist")
     assert refused.exit_code == 2
     assert (
@@ -144,7 +146,7 @@ def test_text_files_of_dsrs_need_labels_and_get_them_from_a_log(
     assert (entry.certifier, entry.images, entry.ensemble) == ("dsrs", 1000, "new-rad-x")
     scores = build_board(read_run(tmp_path / "results" / "runs" / "published" / "run.json")).lines[0].scores
     assert scores is not None
-    assert [share.successes for share in scores.certified] == [500, 499]
+    assert [share.successes for share in scores.certified] == [999, 500]
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [

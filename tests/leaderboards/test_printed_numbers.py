@@ -43,16 +43,26 @@ def test_no_radius_is_claimed_beyond_the_one_that_was_printed(name: str, radii: 
 @pytest.mark.parametrize(
     ("texts", "expected"),
     [
-        # 0.250 may be 0.2495, and 2.1 is 2.10 among three significant digits.
-        (["0.25", "0.953", "2.1", "2.37"], [0.2495, 0.9525, 2.095, 2.365]),
+        # 0.250 may be 0.2495 where the others have three significant digits.
+        (["0.25", "0.953", "0.952", "2.37", "2.36"], [0.2495, 0.9525, 0.9515, 2.365, 2.355]),
+        # However often it occurs: the largest radius may end in a zero.
+        (["1.6", "1.6", "1.6", "1.59", "1.58", "0.953", "0.123"], [1.595, 1.595, 1.595, 1.585, 1.575, 0.9525, 0.1225]),
+        # Where too many are shorter, nothing says that what they lack are zeros.
+        (["0.25", "0.953", "2.1"], [0.245, 0.9525, 2.05]),
+        # And one with more digits than all others, an edited one, takes nothing from them.
+        (["0.9534567", "1.61", "0.25", "0.952"], [0.95345665, 1.605, 0.245, 0.9515]),
         # Two decimals: 0.95 may be 0.945.
         (["0.95", "2.10"], [0.945, 2.095]),
         # Alone, 2.1 may have been printed with one decimal, and 2 with none.
         (["2.1"], [2.05]),
         (["2"], [1.5]),
         (["0.0", "1e-05", "0.953"], [0.0, 0.5e-5, 0.9525]),
+        (["0.0", "1.23e-05", "1e-05", "0.953", "0.952", "0.951"], [0.0, 1.225e-5, 0.995e-5, 0.9525, 0.9515, 0.9505]),
         # As many digits as a float64 has: nothing was rounded, 1.05 is 1.05.
-        (["0.17406778407075316", "1.05", "0.0"], [0.17406778407075316, 1.05, 0.0]),
+        (
+            ["0.17406778407075316", *(f"0.2{k}406778407075316" for k in range(3)), "1.05", "0.0"],
+            [0.17406778407075316, 0.20406778407075316, 0.21406778407075316, 0.22406778407075316, 1.05, 0.0],
+        ),
         (["0.0", "0"], [0.0, 0.0]),
     ],
 )
@@ -65,6 +75,8 @@ def test_half_a_unit_of_the_last_digit_is_given_away(texts: list[str], expected:
 
 def test_it_says_what_was_given_away() -> None:
     few, one, many = Printing([Decimal("0.953")]), Printing([Decimal("2")]), Printing([Decimal("0.17406778407075316")])
+    mixed = Printing([Decimal("0.953"), Decimal("0.9")])
+    assert "half a unit of the last that each shows, as they are not printed alike, is subtracted" in str(mixed)
     assert str(few).startswith("printed with up to 3 significant digits; half a unit of the last is subtracted")
     assert "up to 1 significant digit;" in str(one)
     assert str(many).endswith("17 significant digits, as many as a float64 has: nothing is given away")

@@ -10,11 +10,14 @@ from leaderboards.published_dsrs import read_dsrs_log
 from leaderboards.published_text import LogError
 from leaderboards.records import ROW_SCHEMA
 
-LABELS = {0: 7, 10: 2, 20: 1, 30: 0}
+LABELS = {0: 7, 10: 2, 20: 1, **dict.fromkeys(range(30, 70, 10), 0)}
 
 # Lines as their program prints them: radii in full, some on its grid.
-ORIGINAL = "0 0.17406778407075316\n10 1.05\n20 0.0\n30 0.0022607790288981487\n"
-IMPROVED = "0 0.17406778407075316 0.0 0.0\n10 1.1 0.05 0.04761904761904758\n20 0.0 0.0 0.0\n30 0.2 0.2 20000.0\n"
+FULL = [1.0212345678901234, 0.94401234567890123, 0.30012345678901234, 0.0022607790288981487]
+ORIGINAL = f"0 {FULL[0]}\n10 1.05\n20 0.0\n" + "".join(f"{30 + 10 * i} {FULL[i]}\n" for i in (1, 2, 3))
+IMPROVED = f"0 {FULL[0]} 0.0 0.0\n10 1.1 0.05 0.04761904761904758\n20 0.0 0.0 0.0\n" + "".join(
+    f"{30 + 10 * i} {FULL[i]} 0.0 0.0\n" for i in (1, 2, 3)
+)
 
 
 def write(folder: Path, text: str, name: str = "new-rad.txt") -> Path:
@@ -26,8 +29,8 @@ def write(folder: Path, text: str, name: str = "new-rad.txt") -> Path:
 @pytest.mark.parametrize(
     ("text", "radii", "method"),
     [
-        (ORIGINAL, [0.17406778407075316, 1.05, 0.0, 0.0022607790288981487], "smoothing"),
-        (IMPROVED, [0.17406778407075316, 1.1, 0.0, 0.2], "dsrs"),
+        (ORIGINAL, [FULL[0], 1.05, 0.0, *FULL[1:]], "smoothing"),
+        (IMPROVED, [FULL[0], 1.1, 0.0, *FULL[1:]], "dsrs"),
     ],
 )
 def test_a_log_is_read_as_rows(tmp_path: Path, text: str, radii: list[float], method: str) -> None:
@@ -38,10 +41,10 @@ def test_a_log_is_read_as_rows(tmp_path: Path, text: str, radii: list[float], me
     # 17 digits are a float64: nothing is given away, and a radius of their grid is reached.
     assert rows["radius"].tolist() == radii
     assert metrics.certified_accuracy(rows, Fraction(repr(radii[1]))).successes == 1
-    assert rows["prediction"].tolist() == [7, 2, -1, 0]
-    assert rows["verdict"].tolist() == ["CERTIFIED", "CERTIFIED", "UNKNOWN", "CERTIFIED"]
-    assert rows["failure_probability"].tolist() == [0.002] * 4
-    assert rows["seconds"].tolist() == [-1.0] * 4
+    assert rows["prediction"].tolist() == [7, 2, -1, 0, 0, 0]
+    assert rows["verdict"].tolist() == ["CERTIFIED", "CERTIFIED", "UNKNOWN", *["CERTIFIED"] * 3]
+    assert rows["failure_probability"].tolist() == [0.002] * 6
+    assert rows["seconds"].tolist() == [-1.0] * 6
     assert log.certifier == method
 
 
@@ -58,7 +61,7 @@ def test_a_log_is_read_as_rows(tmp_path: Path, text: str, radii: list[float], me
         ("0 0.5 0.1 0.1\n", r":1: gain 0\.1 and relative gain 0\.1 do not fit the radius 0\.5"),
         ("0 0.5 0.6 1.2\n", r":1: gain 0\.6 .* do not fit the radius 0\.5"),
         ("0 0.5\n10 0.5\n0 0.7\n", r"1 of 2 images occur more than once: 0 \(lines 1, 3\)"),
-        ("40 0.5\n", r":1: image 40 has no label in the file of labels"),
+        ("90 0.5\n", r":1: image 90 has no label in the file of labels"),
         ("o 0 0.99 1.0\n", r":1: a file of samples: probabilities, not radii"),
         ("x N 50000\n", r":1: a file of samples"),
         ("25.27294659614563\n", r":1: 1 fields"),
