@@ -11,7 +11,9 @@ with S significant digits, or with D decimals, zeros at the end left out or not;
 
 which is what is used where the log bears it out: one in ten radii ends in a zero, and so at least eight in ten of the
 different ones must show all S digits. In any other log, one with a radius of more digits than its others included, the
-last digit that a radius shows counts. Where the unit is that of the 17th significant digit or below, nothing was lost: so many
+last digit that a radius shows counts.
+
+Where the unit is that of the 17th significant digit or below, nothing was lost: so many
 digits spell one float64 and no other, and that is the radius.
 """
 

@@ -2,7 +2,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaderboards import metrics
@@ -83,6 +83,7 @@ def test_alpha_is_a_probability(tmp_path: Path) -> None:
         read_dsrs_log(write(tmp_path, ORIGINAL), LABELS, alpha=1.5)
 
 
+@settings(deadline=None)  # they write files
 @given(radii=st.lists(st.floats(0, 5), min_size=1, max_size=30))
 def test_rows_that_were_written_are_read(tmp_path_factory: pytest.TempPathFactory, radii: list[float]) -> None:
     path = write(tmp_path_factory.mktemp("dsrs"), "".join(f"{i} {radius!r}\n" for i, radius in enumerate(radii)))

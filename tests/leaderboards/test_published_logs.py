@@ -4,7 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaderboards import metrics
@@ -183,6 +183,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("time", [as_timedelta, str, "{:.2f}".format])
+@settings(deadline=None)  # they write files
 @given(rows=st.lists(ROW, min_size=1, max_size=20))
 def test_rows_in_the_format_of_cohen_are_read_as_they_were(
     folder: Path, time: Callable[[float], str], rows: list[Row]
@@ -228,6 +229,7 @@ EDIT = st.tuples(
 BYTES = st.sampled_from([b"\t", b"\n", b"-", b"1", b"9", b"e", b".", b" ", b"\r", b"0", b"+", b"\xff"])
 
 
+@settings(deadline=None)  # they write files
 @given(
     rows=st.lists(ROW, min_size=1, max_size=6),
     edits=st.lists(
@@ -262,6 +264,7 @@ CELLS = st.one_of(
 )
 
 
+@settings(deadline=None)  # they write files
 @given(
     rows=st.lists(ROW, min_size=1, max_size=6), edits=st.lists(st.tuples(st.integers(), CELLS), min_size=1, max_size=3)
 )
@@ -274,6 +277,7 @@ def test_a_log_with_other_cells_certifies_nothing_that_its_text_does_not_say(
     check_that_the_text_says_it(folder, (HEADER + "".join("\t".join(line) + "\n" for line in cells)).encode())
 
 
+@settings(deadline=None)  # they write files
 @given(rows=st.lists(ROW, min_size=1, max_size=6), at=st.integers(0, 10**6))
 def test_a_log_that_was_cut_off_is_refused_unless_between_two_lines(folder: Path, rows: list[Row], at: int) -> None:
     content = as_cohen_prints(rows, as_timedelta).encode()
