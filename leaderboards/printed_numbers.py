@@ -13,8 +13,8 @@ which is what is used where the log bears it out: one in ten radii ends in a zer
 different ones must show all S digits. In any other log, one with a radius of more digits than its others included, the
 last digit that a radius shows counts.
 
-Where the unit is that of the 17th significant digit or below, nothing was lost: so many
-digits spell one float64 and no other, and that is the radius.
+Where the unit is that of the 17th significant digit or below, nothing was lost: so many digits spell one float64 and no
+other, and that is the radius.
 """
 
 import math

@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leaderboards.printed_numbers import Printing, parse_printed
@@ -29,6 +29,7 @@ RADII = st.one_of(st.floats(0, 4), st.floats(0, 1e-3), st.integers(0, 400).map(l
 
 
 @pytest.mark.parametrize("name", PRINTERS)
+@settings(deadline=None)  # machines may be busy
 @given(radii=st.lists(RADII, min_size=1, max_size=8))
 def test_no_radius_is_claimed_beyond_the_one_that_was_printed(name: str, radii: list[float]) -> None:
     printed = [parse_printed("radius", PRINTERS[name](radius)) for radius in radii]
