@@ -6,8 +6,8 @@ from leaderboards.records import Entry
 def wrong_claim(entry: Entry) -> str:
     """What no certifier may write, in a sentence, or nothing.
 
-    `label >= 0`; `prediction >= 0` where CERTIFIED; `radius = 0` where not; `0 <= failure_probability < 1`, and 0 where a
-    deterministic certifier has CERTIFIED. A CERTIFIED row of label -1 and prediction -1 would count as right.
+    `label >= 0`; `prediction >= 0` where CERTIFIED; `radius = 0` where not; `0 <= failure_probability < 1`, and 0 where
+    a deterministic certifier has CERTIFIED. A CERTIFIED row of label -1 and prediction -1 would count as right.
     """
     rows = entry.rows
     certified, risk = rows["verdict"] == "CERTIFIED", rows["failure_probability"]
@@ -26,7 +26,7 @@ def wrong_claim(entry: Entry) -> str:
             images = rows["image_id"][~holds]
             more = f" and {len(images) - 1} others" if len(images) > 1 else ""
             return (
-                f"Entry {entry.name!r} has {what}, at image {images.iloc[0]}{more}. The certifier that wrote it is wrong, "
-                "or its rows were altered: run it again."
+                f"Entry {entry.name!r} has {what}, at image {images.iloc[0]}{more}. The certifier that wrote it is "
+                "wrong, or its rows were altered: run it again."
             )
     return ""

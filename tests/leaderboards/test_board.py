@@ -125,7 +125,7 @@ def test_rows_that_are_not_what_the_entry_claims_are_refused(make_run: MakeRun, 
     refused({"image_id": [0, 10, 10, 30]}, "'a' has two rows of one image")
     refused({"verdict": "ERROR"}, "'a' is complete but 4 of its rows are ERROR")
     refused({"verdict": "SAFE"}, "'a' has verdict 'SAFE'; allowed: CERTIFIED, UNKNOWN")
-    refused({"radius": math.nan}, "Entry 'a': Row 0 has radius nan; a stored radius is finite")
+    refused({"radius": [math.nan, 1.0, 0.0, 2.0]}, "Entry 'a': Row 0 has radius nan; a stored radius is finite")
     refused({"label": [1, -1, 1, 1]}, r"'a' has a label below 0, at image 10\. The certifier that wrote it")
     refused({"prediction": -1}, "'a' has a certificate of no class, at image 0 and 2 others")
     refused({"radius": 0.5}, r"'a' has a radius without a certificate, at image 20\.")
