@@ -51,16 +51,20 @@ class Printing:
 
     `alike` says whether so many radii show all the digits that the others can only lack zeros. Radii of 0 say nothing:
     they are printed in more than one way, and their lower end is 0 anyway.
+
+    Args:
+        printed: all radii of the log.
+        share: of the different ones, how many must show all digits.
     """
 
-    def __init__(self, printed: Sequence[Decimal]) -> None:
+    def __init__(self, printed: Sequence[Decimal], share: float = _SHARE) -> None:
         # Each once: the largest radius that a method can reach is that of many images, and may end in a zero.
         shown = [_digits(value) for value in {str(value): value for value in printed if value}.values()]
         self.digits = max(shown, default=1)
         self.decimals = max((-_exponent(value) for value in printed if value), default=0)
         # Programs that print all digits of a float64 print as many as it needs, and 15 or 16 are often enough.
         full = self.digits if self.digits < _EXACT_DIGITS else _EXACT_DIGITS - 2
-        self.alike = sum(digits >= full for digits in shown) >= _SHARE * len(shown)
+        self.alike = sum(digits >= full for digits in shown) >= share * len(shown)
 
     def unit(self, printed: Decimal) -> Fraction:
         """The largest unit of the last digit that the log allows; 0 where no digit was lost."""

@@ -20,6 +20,10 @@ from leaderboards.published_logs import NOT_KNOWN, PublishedLog, check_alpha
 from leaderboards.published_text import LogError, lines_of, refuse_repeated, whole
 from leaderboards.records import PRINTED_RADIUS
 
+# Of the different radii, how many must show all digits. The program prints every radius in full, but tries to raise
+# them on a grid, so that those it raises are short: 0.8, 1.05. Of a log that was rounded, hardly any would be long.
+_SHARE = 0.2
+
 # By what original radius a gain of an image without one is divided, in their program.
 _LEAST_RADIUS = 1e-5
 
@@ -65,7 +69,7 @@ def read_dsrs_log(path: Path, labels: Mapping[int, int], *, alpha: float = 0.001
         lines_of_image.setdefault(image, []).append(number)
     refuse_repeated(path, lines_of_image)
     printed = [parse_printed("radius", radius) for radius in radii]
-    printing = Printing(printed)
+    printing = Printing(printed, _SHARE)
     of_images = [labels[image] for image in images]
     rows = pd.DataFrame(
         {

@@ -48,6 +48,21 @@ def test_a_log_is_read_as_rows(tmp_path: Path, text: str, radii: list[float], me
     assert log.certifier == method
 
 
+def test_radii_of_the_grid_are_what_they_are_where_others_are_long(tmp_path: Path) -> None:
+    labels = dict.fromkeys(range(60), 1)
+    grid = [(k + 2) / 20 for k in range(40)]
+    long = [0.30012345678901234 + k / 7 for k in range(12)]
+
+    def radii(found: list[float]) -> list[float]:
+        text = "".join(f"{image} {radius}\n" for image, radius in enumerate(found))
+        claimed: list[float] = read_dsrs_log(write(tmp_path, text), labels).rows["radius"].tolist()
+        return claimed
+
+    assert radii(grid + long) == grid + long
+    # But a single long one among short ones says nothing about them.
+    assert all(claimed < radius for claimed, radius in zip(radii([*grid, long[0]]), grid, strict=False))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
