@@ -15,7 +15,7 @@ from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, UNFINISHE
 from bench.endings import stderr as _stderr
 from bench.endings import stop as _stop
 from bench.import_command import import_published
-from bench.publishing import publish_run as _publish
+from bench.board_output import publish_run as _publish
 
 # Torch takes seconds to import, so everything that needs it is imported by the command that uses it.
 

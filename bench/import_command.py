@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from bench.endings import CHECK_FAILED, UNFINISHED, USAGE, find_manifest, stop, tell
-from bench.publishing import publish_run
+from bench.board_output import publish_run
 
 if TYPE_CHECKING:
     from bench.import_requests import LogFile, Table

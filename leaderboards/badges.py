@@ -128,19 +128,19 @@ def badge_for(certifier: Any, badges: Iterable[Badge]) -> Badge | None:
 
 def badge_text(entry: "Entry") -> str:
     """The badge of an entry in words."""
-    if entry.published:
+    if entry.imported:
         return PUBLISHED.lower()
     return NOT_CHECKED if entry.conformance is None else str(entry.conformance)
 
 
 def is_verified(entry: "Entry") -> bool:
     """Whether an entry was computed here, by a certifier that was checked to L2 and failed nothing."""
-    return not entry.published and entry.conformance is not None and entry.conformance.verified
+    return not entry.imported and entry.conformance is not None and entry.conformance.verified
 
 
 def _standing(entry: "Entry") -> int:
     """Which group of a board an entry is ranked in: 0 verified, 1 unverified, 2 published."""
-    return 2 if entry.published else 0 if is_verified(entry) else 1
+    return 2 if entry.imported else 0 if is_verified(entry) else 1
 
 
 def ranked_apart(lines: Sequence["Line"]) -> tuple["Line", ...]:

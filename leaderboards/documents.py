@@ -58,7 +58,7 @@ def _entry(board: Board, line: Line) -> dict[str, Any]:
         "errors": int((entry.rows["verdict"] == "ERROR").sum()),
         "scores": _scores(board, line),
         "conformance": _conformance(line),
-        **({"published": {"source": entry.source, "verified": False}} if entry.published else {}),
+        **({"published": {"source": entry.source, "verified": False}} if entry.imported else {}),
         **({"audit": dataclasses.asdict(entry.audit) | {"unsound": entry.audit.unsound}} if entry.audit else {}),
         "warnings": list(entry.warnings),
         "diagnostics": entry.diagnostics,
@@ -95,7 +95,7 @@ def _scores(board: Board, line: Line) -> dict[str, Any] | None:
 
 def _conformance(line: Line) -> dict[str, Any] | None:
     badge = line.entry.conformance
-    if badge is None or line.entry.published:
+    if badge is None or line.entry.imported:
         return None
     found = {
         "badge": str(badge),

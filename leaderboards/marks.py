@@ -16,7 +16,7 @@ UNVERIFIED = "unverified"
 
 def mark(entry: Entry) -> str:
     """`UNSOUND`, `unverified`, both with a comma between, `published, not verified here`, or nothing."""
-    if entry.published:
+    if entry.imported:
         return PUBLISHED.lower()
     found = [UNSOUND] if entry.audit is not None and entry.audit.unsound else []
     return ", ".join(found + ([] if is_verified(entry) else [UNVERIFIED]))
@@ -31,4 +31,4 @@ def marked_name(entry: Entry) -> str:
 def state(entry: Entry) -> str:
     """The status of an entry without numbers; of an incomplete one with how many images are missing."""
     found = f"{entry.status}: {entry.reason}" if entry.status == "incomplete" and entry.reason else entry.status
-    return f"{PUBLISHED.lower()}; {found}" if entry.published else found
+    return f"{PUBLISHED.lower()}; {found}" if entry.imported else found

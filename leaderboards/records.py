@@ -103,7 +103,7 @@ class Entry:
     source: str = ""
 
     @property
-    def published(self) -> bool:
+    def imported(self) -> bool:
         """Whether the rows are what others published: nothing here has computed or checked them.
 
         The rows themselves say it, too, so that no description of a run can hide it.
@@ -230,4 +230,4 @@ def _read_entry(root: Path, item: Mapping[str, Any], badges: Sequence[Badge]) ->
     warnings = (*audit.warnings(), *fields.pop("warnings", ())) if audit else tuple(fields.pop("warnings", ()))
     entry = Entry(rows=rows, warnings=warnings, audit=audit, **fields)
     # A check of a certifier says nothing about what others computed with theirs.
-    return replace(entry, conformance=None) if entry.published else entry
+    return replace(entry, conformance=None) if entry.imported else entry

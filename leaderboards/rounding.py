@@ -32,10 +32,10 @@ def rounding_costs(board: Board) -> tuple[RoundingCost, ...]:
     found = []
     for line in board.ranked:
         rows = line.entry.rows
-        column = PRINTED_RADIUS if line.entry.published else UNROUNDED
+        column = PRINTED_RADIUS if line.entry.imported else UNROUNDED
         if column in rows:
             right = rows["clean_prediction"] == rows["label"]
-            if line.entry.published:
+            if line.entry.imported:
                 right = (rows["prediction"] == rows["label"]) & (rows["verdict"] == "CERTIFIED")
             # NaN, where nothing was found, is not at least any radius.
             reached = [int((right & (rows[column] >= ceil_float(radius))).sum()) for radius in board.radii]

@@ -230,7 +230,7 @@ def reading_guide(board: Board) -> list[str]:
 
 def _reading_of_published(board: Board) -> list[str]:
     """What published entries are and where each comes from, on boards that have any."""
-    published = [line.entry for line in board.lines if line.entry.published]
+    published = [line.entry for line in board.lines if line.entry.imported]
     if not published:
         return []
     rounding = dict.fromkeys(str(entry.details.get("rounding", "")) for entry in published)
@@ -257,6 +257,6 @@ def _subject(board: Board) -> str:
 
 
 def _without(line: Line) -> str:
-    named = marked_name(line.entry) if line.entry.published else line.entry.name
+    named = marked_name(line.entry) if line.entry.imported else line.entry.name
     name, status, reason = map(escaping.markdown, (named, line.entry.status, line.entry.reason))
     return f"{name}: **{status}**" + (f" ({reason})" if reason else "")

@@ -244,7 +244,7 @@ def test_no_description_of_a_run_can_hide_where_rows_come_from(
     (tmp_path / "results" / "conformance").mkdir()
     (tmp_path / "results" / "conformance" / "x.json").write_text(json.dumps(check | {"quick": False, "checks": levels}))
     (entry,) = read_run(manifest).entries
-    assert (entry.published, entry.conformance) == (True, None)
+    assert (entry.imported, entry.conformance) == (True, None)
     assert groups(build_board(read_run(manifest)))[0].heading == "Published, not verified here"
 
 
@@ -277,7 +277,7 @@ def test_published_entries_stand_beside_computed_ones_and_take_no_rank_from_them
     words = ("--beside", "tiny-beside", "--name", "both", "--source", "z", "--output", copied)
     more = certbench("import", write(log_beside(copied, 8.0), "more.tsv"), *words)
     assert (more.exit_code, more.stderr) == (0, "")
-    names = [entry.name for entry in read_run(copied / "runs" / "both" / "run.json").entries if entry.published]
+    names = [entry.name for entry in read_run(copied / "runs" / "both" / "run.json").entries if entry.imported]
     assert names == ["log", "more"]
 
 

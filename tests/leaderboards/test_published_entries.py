@@ -76,9 +76,9 @@ def test_no_badge_is_shown_even_where_one_was_slipped_in(board: Board) -> None:
 
 def test_the_rows_say_it_where_nothing_else_does(make_entry: MakeEntry, published_rows: pd.DataFrame) -> None:
     entry = make_entry("theirs", rows=published_rows, conformance=CHECKED)
-    assert (entry.source, entry.published, is_verified(entry)) == ("", True, False)
+    assert (entry.source, entry.imported, is_verified(entry)) == ("", True, False)
     own = make_entry("own", rows=published_rows.drop(columns=PRINTED_RADIUS), conformance=CHECKED)
-    assert (own.published, is_verified(own)) == (False, True)
+    assert (own.imported, is_verified(own)) == (False, True)
 
 
 def test_the_page_marks_them(board: Board) -> None:
