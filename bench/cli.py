@@ -10,12 +10,12 @@ import typer
 
 from bench.allocator import keep_memory
 from bench.audit_command import audit
+from bench.board_output import publish_run as _publish
 from bench.check_command import check
 from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, UNFINISHED, USAGE, find_manifest
 from bench.endings import stderr as _stderr
 from bench.endings import stop as _stop
 from bench.import_command import import_published
-from bench.board_output import publish_run as _publish
 
 # Torch takes seconds to import, so everything that needs it is imported by the command that uses it.
 

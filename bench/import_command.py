@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from bench.endings import CHECK_FAILED, UNFINISHED, USAGE, find_manifest, stop, tell
 from bench.board_output import publish_run
+from bench.endings import CHECK_FAILED, UNFINISHED, USAGE, find_manifest, stop, tell
 
 if TYPE_CHECKING:
+    from bench.import_outcome import Imported
     from bench.import_requests import LogFile, Table
-    from bench.importing import Imported
 
 T = TypeVar("T")
 
@@ -97,6 +97,7 @@ def import_published(
     from bench.importing import import_logs
     from bench.store import Store, StoreError
     from leaderboards import BoardError, LogError, StoredDataError
+    from leaderboards.escaping import visible
 
     base = None if beside is None else find_manifest(beside, output)
     try:
@@ -121,9 +122,9 @@ def import_published(
         stop(UNFINISHED, f"Cannot write the board: {error}. Free some space and run the same command.")
     for item in found.entries:
         if item.left_out:
-            tell(f"{item.name}: {item.left_out} images of the log are not the run's, and left out.")
+            tell(f"{visible(item.name)}: {item.left_out} images of the log are not the run's, and left out.")
     for item in found.incomplete:
-        tell(f"{item.name}: {item.status}: {item.reason}")
+        tell(f"{visible(item.name)}: {item.status}: {item.reason}")
     if found.incomplete:
         raise typer.Exit(UNFINISHED)
 

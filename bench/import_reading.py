@@ -59,7 +59,7 @@ def read_log(given: LogFile, table: Table, labels: Mapping[int, int] | None) -> 
         # What is no text at all is named as such by the reader.
         read_cohen_log(given.path, alpha=given.alpha)
         raise LogError(f"{given.path}:1: neither a Cohen-format log nor a text file of DSRS.")
-    if form == "cohen" and given.certifier is None and table.norm in ("", "l2"):
+    if form == "cohen" and given.certifier is None and table.norm == "l2":
         _check_reach(given, log)
     sha256 = hashlib.sha256(content).hexdigest()
     rows = log.rows.assign(image_id=log.rows["image_id"] + table.first_id)
@@ -89,8 +89,8 @@ def _check_reach(given: LogFile, log: PublishedLog) -> None:
         first = beyond.iloc[0]
         raise LogError(
             f"{given.path}: image {first['image_id']} has radius {first[PRINTED_RADIUS]:g}, but sigma {given.sigma:g}, "
-            f"n {given.n} and alpha {given.alpha:g} reach {reach:.4g} at most, as do {len(beyond)} of "
-            f"{len(log.rows)} rows. Check --sigma, --n and --alpha, or name the method: --certifier."
+            f"n {given.n} and alpha {given.alpha:g} reach {reach:.4g} at most; {len(beyond)} of {len(log.rows)} rows lie "
+            "beyond. Check --sigma, --n and --alpha, or name the method: --certifier."
         )
 
 
@@ -109,13 +109,12 @@ def restricted(item: ReadLog, images: ImageSet) -> ReadLog:
     return ReadLog(item.given, item.log, item.rows, item.sha256, len(item.rows) - len(rows), item.key_fields)
 
 
-def check_labels(read: Sequence[ReadLog], truth: dict[int, int]) -> None:
-    """All logs, and the run beside them (`truth`), must agree about the true class of every image.
+def check_labels(read: Sequence[ReadLog], known: dict[int, tuple[str, int]]) -> None:
+    """All logs must agree about the true class of every image, also with what is known of it: who says it, and what.
 
     Raises:
         LogError: two of them do not.
     """
-    known = {image: ("the run beside", label) for image, label in truth.items()}
     for item in read:
         for image, label in zip(item.rows["image_id"].tolist(), item.rows["label"].tolist(), strict=True):
             who, other = known.setdefault(image, (str(item.given.path), label))

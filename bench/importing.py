@@ -6,12 +6,13 @@ store is touched; a run of that name that was not imported is refused.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bench.import_outcome import Imported, ImportedEntry
 from bench.import_reading import ReadLog, check_labels, read_log, restricted
 from bench.import_requests import LogFile, Table
 from bench.keys import digest
@@ -28,37 +29,6 @@ STEP = Fraction(1, 4)
 _MOST_RADII = 40
 
 
-@dataclass(frozen=True)
-class ImportedEntry:
-    """What became of one log: `left_out` counts its images that the run beside it does not have."""
-
-    name: str
-    file: str
-    sha256: str
-    key: str
-    certifier: str
-    printing: str
-    source: str
-    rows: int
-    images: int
-    left_out: int
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Imported:
-    """The run that logs became."""
-
-    manifest: Path
-    entries: tuple[ImportedEntry, ...]
-
-    @property
-    def incomplete(self) -> tuple[ImportedEntry, ...]:
-        """The entries with images missing, which have no numbers."""
-        return tuple(entry for entry in self.entries if entry.status != "complete")
-
-
 def import_logs(store: Store, table: Table, files: Sequence[LogFile], beside: Path | None = None) -> Imported:
     """Turn published logs into a run of entries that are marked as published.
 
@@ -72,18 +42,21 @@ def import_logs(store: Store, table: Table, files: Sequence[LogFile], beside: Pa
         StoredDataError: what is stored of the run beside, or of an earlier import, was altered.
         StoreError: the store is in use, full or not writable.
     """
-    base = None if beside is None else read_run(beside)
-    base_entries = [] if beside is None else _entries_of(beside, store, table.run)
     labels = None if table.labels is None else labels_in(table.labels)
-    read = [read_log(given, table, labels) for given in files]
-    truth: dict[int, int] = {}
-    if base is None:
+    known = {} if labels is None else {i + table.first_id: (str(table.labels), label) for i, label in labels.items()}
+    if beside is None:
+        base, base_entries = None, []
+        read = [read_log(given, table, labels) for given in files]
         images = _image_set(table, read)
         subject = _subject(table, images)
     else:
-        images, subject, truth = _of_run(base, base_entries, table)
-        read = [restricted(item, images) for item in read]
-    check_labels(read, truth)
+        base, base_entries = read_run(beside), _entries_of(beside, store, table.run)
+        subject = _subject_of_run(base_entries, table)
+        images = ImageSet(tuple(subject["image_ids"]), int(subject["images"]))
+        table = replace(table, norm=subject["norm"])
+        read = [restricted(read_log(given, table, labels), images) for given in files]
+        known |= _labels_of(base)
+    check_labels(read, known)
     items = [_entry(item, images, subject) for item in read]
     entries = [*base_entries, *items]
     _refuse_same_names(entries)
@@ -128,19 +101,28 @@ def _subject(table: Table, images: ImageSet) -> dict[str, Any]:
     }
 
 
-def _of_run(
-    base: Run, entries: Sequence[Mapping[str, Any]], table: Table
-) -> tuple[ImageSet, dict[str, Any], dict[int, int]]:
-    """Images, what entries share, and true classes of the run that logs are put beside."""
+def _subject_of_run(entries: Sequence[Mapping[str, Any]], table: Table) -> dict[str, Any]:
+    """What the entries of the run share that logs are put beside, and what was told of the logs does not contradict."""
     subject = {name: entries[0][name] for name in ("dataset", "split", "images_digest", "images", "image_ids", "norm")}
     for name, told in (("dataset", table.dataset), ("split", table.split), ("norm", table.norm)):
         if told and told != subject[name]:
             raise ValueError(f"The run beside has {name} {subject[name]!r}, not {told!r}: they are not comparable.")
-    known = [entry.rows for entry in base.entries if len(entry.rows)]
-    truth = {int(i): int(label) for rows in known for i, label in zip(rows["image_id"], rows["label"], strict=True)}
-    if not truth:
+    if table.images is not None:
+        raise ValueError("The run beside says which images there are, so that --images has no meaning. Leave it out.")
+    return subject
+
+
+def _labels_of(base: Run) -> dict[int, tuple[str, int]]:
+    """The true classes that a run knows, and where they are from."""
+    known = [entry.rows for entry in base.entries]
+    found = {
+        int(image): ("the run beside", int(label))
+        for rows in known
+        for image, label in zip(rows["image_id"], rows["label"], strict=True)
+    }
+    if not found:
         raise ValueError("The run beside has no rows, so that nothing says whether its images are those of the logs.")
-    return ImageSet(tuple(subject["image_ids"]), int(subject["images"])), subject, truth
+    return found
 
 
 def _entry(item: ReadLog, images: ImageSet, subject: Mapping[str, Any]) -> dict[str, Any]:

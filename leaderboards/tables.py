@@ -6,6 +6,7 @@ from leaderboards import escaping, numerals
 from leaderboards.audits import audit_texts, reading_of_audits
 from leaderboards.badges import badge_text, groups
 from leaderboards.board import Board, Line
+from leaderboards.imported import reading_of_imported
 from leaderboards.margins import margins
 from leaderboards.marks import mark, marked_name, state
 from leaderboards.radii import format_radius
@@ -223,22 +224,8 @@ def reading_guide(board: Board) -> list[str]:
         "stated probability per image. The expected number of false certificates adds these up.",
         "Seconds: wall time per image on the machine of the run; a pass that serves several entries is shared "
         "equally between them. Between machines, compare passes.",
-        *_reading_of_published(board),
+        *reading_of_imported(board),
         *([reading_of_audits()] if board.audited else []),
-    ]
-
-
-def _reading_of_published(board: Board) -> list[str]:
-    """What published entries are and where each comes from, on boards that have any."""
-    published = [line.entry for line in board.lines if line.entry.imported]
-    if not published:
-        return []
-    rounding = dict.fromkeys(str(entry.details.get("rounding", "")) for entry in published)
-    return [
-        "Published, not verified here: read from a log of others. Predictions, radii, alpha and times are theirs, on "
-        "their machine; a dash is what the log does not tell.",
-        *(f"Radii {words}." for words in rounding if words),
-        *(f"Source of {entry.name}: {entry.source or 'not told'}" for entry in published),
     ]
 
 

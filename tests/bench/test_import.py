@@ -210,6 +210,10 @@ def test_files_that_do_not_fit_together_are_exit_2(
     assert result.exit_code == 2
     assert f"other.tsv: image 40 has label 3, in {one} it has 2. They are not about the same images" in result.stderr
     assert imported(one, norm="l3").exit_code == 2
+    # Labels that were told are held against those of a log, too.
+    result = imported(one, labels=other)
+    assert result.exit_code == 2
+    assert f"one.tsv: image 40 has label 2, in {other} it has 3" in result.stderr
 
 
 def test_the_method_that_is_named_may_reach_further(
@@ -311,6 +315,8 @@ def test_a_log_that_is_not_about_the_images_of_the_run_is_refused(
         result = certbench("import", write(text), *words, option, value)
         assert result.exit_code == 2
         assert f"not {value!r}: they are not comparable" in result.stderr
+    result = certbench("import", write(text), *words, "--images", 20)
+    assert "The run beside says which images there are, so that --images has no meaning" in result.stderr
     assert not (copied / "runs" / "x").exists()
 
 
@@ -334,6 +340,19 @@ def test_an_audit_attacks_nothing_of_what_others_published(
     result = certbench("audit", "published", "--output", copied)
     assert result.exit_code == 4
     assert "log: published; its weights are not here, and nothing of it is attacked." in result.stderr
+
+
+def test_an_audit_of_both_attacks_what_was_computed(
+    copied: Path, write: Callable[..., Path], certbench: Certbench
+) -> None:
+    words = ("--beside", "tiny", "--name", "both", "--source", "s", "--output", copied)
+    assert certbench("import", write(log_beside(copied)), *words).exit_code == 0
+    effort = ("--images", 1, "--steps", 1, "--restarts", 1, "--samples", 100)
+    result = certbench("audit", "both", "--output", copied, *effort, "--json")
+    document = json.loads(result.stdout)
+    assert (document["problems"], document["attacked_now"]) == ({}, 3)
+    assert "log: published; its weights are not here, and nothing of it is attacked." in result.stderr
+    assert "log" not in [entry["name"] for entry in document["entries"]]
 
 
 def test_an_import_needs_no_torch(
