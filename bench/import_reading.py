@@ -89,8 +89,8 @@ def _check_reach(given: LogFile, log: PublishedLog) -> None:
         first = beyond.iloc[0]
         raise LogError(
             f"{given.path}: image {first['image_id']} has radius {first[PRINTED_RADIUS]:g}, but sigma {given.sigma:g}, "
-            f"n {given.n} and alpha {given.alpha:g} reach {reach:.4g} at most; {len(beyond)} of {len(log.rows)} rows lie "
-            "beyond. Check --sigma, --n and --alpha, or name the method: --certifier."
+            f"n {given.n} and alpha {given.alpha:g} reach {reach:.4g} at most; {len(beyond)} of {len(log.rows)} rows "
+            "lie beyond. Check --sigma, --n and --alpha, or name the method: --certifier."
         )
 
 
@@ -110,7 +110,7 @@ def restricted(item: ReadLog, images: ImageSet) -> ReadLog:
 
 
 def check_labels(read: Sequence[ReadLog], known: dict[int, tuple[str, int]]) -> None:
-    """All logs must agree about the true class of every image, also with what is known of it: who says it, and what.
+    """All logs must agree about the true class of every image, also with what is known of it: who says what.
 
     Raises:
         LogError: two of them do not.
