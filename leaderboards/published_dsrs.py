@@ -36,7 +36,7 @@ def read_dsrs_log(path: Path, labels: Mapping[int, int], *, alpha: float = 0.001
     Args:
         path: the file.
         labels: the true class of each image.
-        alpha: failure probability per image, of both samplings together.
+        alpha: failure probability of each certificate, of both samplings together.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -79,7 +79,7 @@ def read_dsrs_log(path: Path, labels: Mapping[int, int], *, alpha: float = 0.001
             "prediction": [label if value else -1 for label, value in zip(of_images, printed, strict=True)],
             "verdict": ["CERTIFIED" if value else "UNKNOWN" for value in printed],
             "radius": [printing.lower_end(value) for value in printed],
-            "failure_probability": float(alpha),
+            "failure_probability": [float(alpha) if value else 0.0 for value in printed],
             "forward_passes": NOT_KNOWN,
             "bound_passes": NOT_KNOWN,
             "seconds": float(NOT_KNOWN),

@@ -51,7 +51,7 @@ def read_cohen_log(path: Path, *, alpha: float = 0.001) -> PublishedLog:
 
     Args:
         path: the file.
-        alpha: failure probability per image; the log does not say it.
+        alpha: failure probability of each certificate; the log does not say it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -100,7 +100,7 @@ def read_cohen_log(path: Path, *, alpha: float = 0.001) -> PublishedLog:
             "prediction": [int(cell["predict"]) for cell in cells],
             "verdict": ["ABSTAINED" if abstains else "CERTIFIED" for abstains in abstained],
             "radius": [printing.lower_end(value) for value in printed],
-            "failure_probability": float(alpha),
+            "failure_probability": [0.0 if abstains else float(alpha) for abstains in abstained],
             "forward_passes": NOT_KNOWN,
             "bound_passes": NOT_KNOWN,
             "seconds": [_seconds(cell["time"]) for cell in cells],

@@ -43,7 +43,7 @@ def test_a_log_is_read_as_rows(tmp_path: Path, text: str, radii: list[float], me
     assert metrics.certified_accuracy(rows, Fraction(repr(radii[1]))).successes == 1
     assert rows["prediction"].tolist() == [7, 2, -1, 0, 0, 0]
     assert rows["verdict"].tolist() == ["CERTIFIED", "CERTIFIED", "UNKNOWN", *["CERTIFIED"] * 3]
-    assert rows["failure_probability"].tolist() == [0.002] * 6
+    assert rows["failure_probability"].tolist() == [0.002, 0.002, 0.0, *[0.002] * 3]
     assert rows["seconds"].tolist() == [-1.0] * 6
     assert log.certifier == method
 

@@ -54,7 +54,7 @@ def test_a_log_is_read_as_rows(tmp_path: Path) -> None:
     assert rows["verdict"].tolist() == ["CERTIFIED", "ABSTAINED", *["CERTIFIED"] * 5]
     assert rows["seconds"].tolist() == [1.28653, 12.5, 90062.0, 0.0, 1123199.5, 3.0, 3.0]
     assert rows["image_id"].tolist() == [0, 3, 6, 9, 12, 15, 18]
-    assert rows["failure_probability"].tolist() == [0.01] * 7
+    assert rows["failure_probability"].tolist() == [0.01, 0.0, *[0.01] * 5]
     assert rows["reason"].tolist() == ["", "abstained", *[""] * 5]
     assert rows["evidence_printed_radius"].tolist() == [0.953, 0.0, 0.25, 0.0, 2.11, 2.12, 2.13]
     # 0.25 has three significant digits here, two of them printed.
