@@ -83,6 +83,11 @@ def audit(manifest: Path, options: AuditOptions, reporter: Reporter) -> AuditOut
     """
     document = read_manifest(manifest)
     store = Store(manifest.resolve().parent.parent.parent)
+    published = [entry for entry in document["entries"] if isinstance(entry, dict) and entry.get("source")]
+    for entry in published:
+        reporter.note(f"{entry.get('name')}: published; its weights are not here, and nothing of it is attacked.")
+    if len(published) == len(document["entries"]):
+        return AuditOutcome(0, 0, {})
     dataset = _dataset(document, manifest)
     attacked, stored, problems = 0, 0, {}
     seen: set[str] = set()
@@ -90,7 +95,7 @@ def audit(manifest: Path, options: AuditOptions, reporter: Reporter) -> AuditOut
     with store.locked():
         for entry in document["entries"]:
             name = str(entry.get("name") if isinstance(entry, dict) else entry)
-            if isinstance(entry, dict) and entry.get("status") == "unsupported":
+            if entry in published or (isinstance(entry, dict) and entry.get("status") == "unsupported"):
                 continue
             try:
                 subject = subject_of(entry, images_of(entry, dataset), store, options.device)

@@ -3,19 +3,19 @@
 import functools
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bench.allocator import keep_memory
 from bench.audit_command import audit
+from bench.board_output import publish_run as _publish
 from bench.check_command import check
 from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, UNFINISHED, USAGE, find_manifest
 from bench.endings import stderr as _stderr
 from bench.endings import stop as _stop
+from bench.import_command import import_published
 
 # Torch takes seconds to import, so everything that needs it is imported by the command that uses it.
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.command()(audit)
 app.command()(check)
+app.command("import")(import_published)
 
 
 def main() -> None:
@@ -237,21 +238,6 @@ def list_names(
             typer.echo(f"      {item['summary']}")
             for parameter in item["parameters"]:
                 typer.echo(f"      {parameter['name']}: {parameter['type']} = {parameter['default']}")
-
-
-def _publish(manifest: Path, folder: Path, as_json: bool) -> None:
-    from bench.terminal import board_table
-    from leaderboards import build_board, publish, read_run
-
-    built = build_board(read_run(manifest))
-    files = publish(built, folder)
-    if as_json:
-        typer.echo(files["board.json"].read_text(encoding="utf-8"), nl=False)
-        return
-    # A pipe has no width: wide enough that nothing is cut.
-    Console(width=None if sys.stdout.isatty() else 200).print(board_table(built))
-    for name, path in files.items():
-        typer.echo(f"{name:12} {path}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from rich.table import Table
 from rich.text import Text
 
 from leaderboards import Board, Line, format_radius
-from leaderboards.badges import UNVERIFIED, badge_text, groups
+from leaderboards.badges import badge_text, groups
 from leaderboards.escaping import visible
+from leaderboards.marks import state
 from leaderboards.numerals import percent, quantity, radius, rank
 
 
@@ -30,7 +31,7 @@ def board_table(board: Board) -> Table:
     for group in groups(board):
         if group.heading:
             table.add_section()
-            table.add_row("", Text(UNVERIFIED, "bold"), *[""] * (len(columns) - 2))
+            table.add_row("", Text(group.heading, "bold"), *[""] * (len(columns) - 2))
         for line in group.lines:
             table.add_row(*_cells(line, len(board.radii)), _text(badge_text(line.entry)))
     if board.unranked:
@@ -48,7 +49,7 @@ def _text(words: str) -> Text:
 def _cells(line: Line, radii: int) -> list[str | Text]:
     scores, mark = line.scores, " (UNSOUND)" if line.entry.audit and line.entry.audit.unsound else ""
     if scores is None:
-        return ["-", _text(f"{line.entry.name} ({line.entry.status})"), *["-"] * (radii + 3)]
+        return ["-", _text(f"{line.entry.name} ({state(line.entry)})"), *["-"] * (radii + 3)]
     return [
         rank(line.rank),
         _text(line.entry.name + mark),

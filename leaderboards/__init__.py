@@ -2,14 +2,17 @@
 
 `records` is the stored form, `audits` what attacks on it found, and `radii` its exact radii; `metrics` measures
 one set of rows and `scores` gathers an entry's numbers; `board` ranks comparable entries; `render` publishes a board
-as `page` (HTML), `tables` (Markdown, LaTeX), `documents` (JSON) and `plots`; `published_logs` reads others' results.
+as `page` (HTML), `tables` (Markdown, LaTeX), `documents` (JSON) and `plots`. `published_logs` and `published_dsrs` read
+others' results.
 """
 
 from leaderboards.audits import Audit
 from leaderboards.board import RANKING, Board, BoardError, Line, board_of, build_board
 from leaderboards.metrics import Share, binomial_interval, certified_accuracy
-from leaderboards.published_logs import read_cohen_log
-from leaderboards.radii import ceil_float, format_radius, parse_radius
+from leaderboards.published_dsrs import read_dsrs_log
+from leaderboards.published_logs import PublishedLog, read_cohen_log
+from leaderboards.published_text import LogError
+from leaderboards.radii import ceil_float, floor_float, format_radius, parse_radius
 from leaderboards.records import Entry, Run, read_rows, read_run
 from leaderboards.render import publish
 from leaderboards.scores import Scores, score
@@ -22,6 +25,8 @@ __all__ = [
     "BoardError",
     "Entry",
     "Line",
+    "LogError",
+    "PublishedLog",
     "Run",
     "Scores",
     "Share",
@@ -31,10 +36,12 @@ __all__ = [
     "build_board",
     "ceil_float",
     "certified_accuracy",
+    "floor_float",
     "format_radius",
     "parse_radius",
     "publish",
     "read_cohen_log",
+    "read_dsrs_log",
     "read_rows",
     "read_run",
     "score",

@@ -25,6 +25,9 @@ NOT_CHECKED = "not checked"
 #: What stands above the rows that are shown apart.
 UNVERIFIED = "Unverified"
 
+#: What stands above rows that were read from published logs, and instead of their badge.
+PUBLISHED = "Published, not verified here"
+
 _HIGHEST = 4
 _HARMLESS = ("passed", "not applicable")
 
@@ -125,19 +128,26 @@ def badge_for(certifier: Any, badges: Iterable[Badge]) -> Badge | None:
 
 def badge_text(entry: "Entry") -> str:
     """The badge of an entry in words."""
+    if entry.imported:
+        return PUBLISHED.lower()
     return NOT_CHECKED if entry.conformance is None else str(entry.conformance)
 
 
 def is_verified(entry: "Entry") -> bool:
-    """Whether an entry's certifier was checked to L2 and failed nothing."""
-    return entry.conformance is not None and entry.conformance.verified
+    """Whether an entry was computed here, by a certifier that was checked to L2 and failed nothing."""
+    return not entry.imported and entry.conformance is not None and entry.conformance.verified
+
+
+def _standing(entry: "Entry") -> int:
+    """Which group of a board an entry is ranked in: 0 verified, 1 unverified, 2 published."""
+    return 2 if entry.imported else 0 if is_verified(entry) else 1
 
 
 def ranked_apart(lines: Sequence["Line"]) -> tuple["Line", ...]:
-    """Lines with numbers, the verified ones first; each of the two groups has ranks of its own."""
+    """Lines with numbers: the verified ones, the unverified, the published; each group has ranks of its own."""
     found: list[Line] = []
-    for verified in (True, False):
-        group = [line for line in lines if is_verified(line.entry) is verified]
+    for standing in range(3):
+        group = [line for line in lines if _standing(line.entry) == standing]
         totals = [_successes(line) for line in group if line.rank is not None]
         for line in group:
             rank = None if line.rank is None else 1 + sum(total > _successes(line) for total in totals)
@@ -160,12 +170,19 @@ class Group:
 
 
 def groups(board: "Board") -> tuple[Group, ...]:
-    """The verified rows of a board, and those shown apart; a group without rows is left out."""
-    verified = tuple(line for line in board.ranked if is_verified(line.entry))
-    apart = tuple(line for line in board.ranked if not is_verified(line.entry))
-    note = (
+    """The verified rows of a board, and those shown apart: unverified, published. One without rows is left out."""
+    headings = ("", UNVERIFIED, PUBLISHED)
+    notes = (
+        "",
         f"No check of these certifiers reached L{VERIFIED}, or one found a failure. Their certificates are as stored; "
-        "nothing here says that they are true. What fails is said by certbench check."
+        "nothing here says that they are true. What fails is said by certbench check.",
+        "Read from logs that others published: nothing here has computed, checked or attacked these certificates, and "
+        "they are ranked among themselves alone. Where their radii are printed in few digits, half a unit of the last "
+        "digit is subtracted, so that rounding up never certifies.",
     )
-    found = (Group("", "", verified, 0), Group(UNVERIFIED, note, apart, len(verified)))
-    return tuple(group for group in found if group.lines)
+    found: list[Group] = []
+    for standing, (heading, note) in enumerate(zip(headings, notes, strict=True)):
+        lines = tuple(line for line in board.ranked if _standing(line.entry) == standing)
+        if lines:
+            found.append(Group(heading, note, lines, sum(len(group.lines) for group in found)))
+    return tuple(found)

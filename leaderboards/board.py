@@ -10,6 +10,7 @@ import pandas as pd
 
 from leaderboards.audits import audit_cells
 from leaderboards.badges import badge_text, ranked_apart
+from leaderboards.claims import wrong_claim
 from leaderboards.metrics import Share
 from leaderboards.radii import format_radius, parse_radius
 from leaderboards.records import STATUSES, VERDICTS, Entry, Run
@@ -137,7 +138,6 @@ def build_board(run: Run) -> Board:
 
     Raises:
         BoardError: as `board_of`.
-        ValueError: a radius is not a number at least 0.
     """
     return board_of(
         run.entries,
@@ -162,8 +162,7 @@ def board_of(
 
     Raises:
         BoardError: no entries or radii; entries of different data sets, splits, image sets, norms or schemas;
-            two of one name; or rows that are not what their entry claims.
-        ValueError: a radius is not a number at least 0.
+            two of one name; a radius that is not a number at least 0; or rows that are not what their entry claims.
     """
     given = tuple(entries)
     exact = _distinct(radii)
@@ -210,7 +209,10 @@ def _ends(share: Share | None) -> tuple[float, float, float]:
 
 def _distinct(radii: Iterable[str | float | Fraction]) -> tuple[Fraction, ...]:
     written = list(radii)
-    exact = [parse_radius(radius) for radius in written]
+    try:
+        exact = [parse_radius(radius) for radius in written]
+    except ValueError as error:
+        raise BoardError(str(error)) from None
     if not exact:
         raise BoardError("The board has no radii. Name at least one in the spec, such as radii = [0, 0.25].")
     first: dict[Fraction, object] = {}
@@ -256,6 +258,8 @@ def _check_rows(entry: Entry) -> None:
     errors = int((entry.rows["verdict"] == "ERROR").sum())
     if entry.status == "complete" and errors:
         raise BoardError(f"Entry {entry.name!r} is complete but {errors} of its rows are ERROR. Run its spec again.")
+    if entry.status == "complete" and (wrong := wrong_claim(entry)):
+        raise BoardError(wrong)
 
 
 def _check_same_labels(entries: Sequence[Entry]) -> None:

@@ -58,6 +58,7 @@ def _entry(board: Board, line: Line) -> dict[str, Any]:
         "errors": int((entry.rows["verdict"] == "ERROR").sum()),
         "scores": _scores(board, line),
         "conformance": _conformance(line),
+        **({"published": {"source": entry.source, "verified": False}} if entry.imported else {}),
         **({"audit": dataclasses.asdict(entry.audit) | {"unsound": entry.audit.unsound}} if entry.audit else {}),
         "warnings": list(entry.warnings),
         "diagnostics": entry.diagnostics,
@@ -84,9 +85,9 @@ def _scores(board: Board, line: Line) -> dict[str, Any] | None:
         "median_certified_radius": scores.median_radius,
         "abstention_rate": _share(scores.abstention),
         "verdicts": scores.verdicts,
-        "forward_passes_per_image": scores.forward_passes,
-        "bound_passes_per_image": scores.bound_passes,
-        "seconds_per_image": scores.seconds,
+        "forward_passes_per_image": _known(scores.forward_passes),
+        "bound_passes_per_image": _known(scores.bound_passes),
+        "seconds_per_image": _known(scores.seconds),
         "expected_false_certificates": scores.expected_false_certificates,
         **known,
     }
@@ -94,7 +95,7 @@ def _scores(board: Board, line: Line) -> dict[str, Any] | None:
 
 def _conformance(line: Line) -> dict[str, Any] | None:
     badge = line.entry.conformance
-    if badge is None:
+    if badge is None or line.entry.imported:
         return None
     found = {
         "badge": str(badge),
@@ -104,6 +105,10 @@ def _conformance(line: Line) -> dict[str, Any] | None:
         "seed": badge.seed,
     }
     return found | {"quick": badge.quick, "failed": list(badge.failed)}
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _share(share: Share) -> dict[str, Any]:

@@ -4,7 +4,7 @@ The ranking shows in its own way which rows to doubt: those found unsound have n
 their own. Tables and figures that order entries otherwise have only these words to say it by.
 """
 
-from leaderboards.badges import is_verified
+from leaderboards.badges import PUBLISHED, is_verified
 from leaderboards.records import Entry
 
 #: An audit refuted certificates of the entry.
@@ -15,7 +15,9 @@ UNVERIFIED = "unverified"
 
 
 def mark(entry: Entry) -> str:
-    """`UNSOUND`, `unverified`, both with a comma between, or nothing."""
+    """`UNSOUND`, `unverified`, both with a comma between, `published, not verified here`, or nothing."""
+    if entry.imported:
+        return PUBLISHED.lower()
     found = [UNSOUND] if entry.audit is not None and entry.audit.unsound else []
     return ", ".join(found + ([] if is_verified(entry) else [UNVERIFIED]))
 
@@ -24,3 +26,9 @@ def marked_name(entry: Entry) -> str:
     """`crown on drt (unverified)`: the name, and its mark where it has one."""
     found = mark(entry)
     return f"{entry.name} ({found})" if found else entry.name
+
+
+def state(entry: Entry) -> str:
+    """The status of an entry without numbers; of an incomplete one with how many images are missing."""
+    found = f"{entry.status}: {entry.reason}" if entry.status == "incomplete" and entry.reason else entry.status
+    return f"{PUBLISHED.lower()}; {found}" if entry.imported else found

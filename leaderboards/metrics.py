@@ -192,12 +192,13 @@ def expected_false_certificates(rows: Columns) -> float:
 
 
 def mean_cost(rows: Columns, column: str) -> float:
-    """Mean of `forward_passes`, `bound_passes` or `seconds` per image.
+    """Mean of `forward_passes`, `bound_passes` or `seconds` per image; NaN where that of an image is -1, not known.
 
     Raises:
         ValueError: no rows.
     """
-    return float(np.mean(_column(rows, column).astype(np.float64)))
+    costs = _column(rows, column).astype(np.float64)
+    return math.nan if (costs < 0).any() else float(np.mean(costs))
 
 
 def _column(rows: Columns, name: str) -> _Array:

@@ -1,5 +1,6 @@
 """How numbers are written on boards for readers. Stored and exported numbers are never rounded."""
 
+import math
 from decimal import ROUND_FLOOR, Decimal
 
 from leaderboards.metrics import Share
@@ -39,5 +40,7 @@ def rank(value: int | None) -> str:
 
 
 def quantity(value: float) -> str:
-    """A cost or an expectation: whole, with separators, from 1000 on, else three significant digits."""
+    """A cost or an expectation: whole, with separators, from 1000 on, else three significant digits; NaN is a dash."""
+    if math.isnan(value):
+        return NOTHING
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

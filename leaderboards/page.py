@@ -7,6 +7,7 @@ digest only the one script written here.
 
 import hashlib
 import json
+import math
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def html_page(board: Board) -> str:
         "interval": numerals.interval,
         "radius": numerals.radius,
         "quantity": numerals.quantity,
+        "order": lambda value: -1 if math.isnan(value) else value,
         "badge": badge_text,
         "mark": mark,
         "marked_name": marked_name,
@@ -85,4 +87,6 @@ def _data_address(svg: str) -> str:
 
 
 def _pretty(value: Any) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return numerals.NOTHING
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)

@@ -6,6 +6,8 @@ exact fraction. So 8/255 and 0.0314 are never the same column, and rounding neve
 """
 
 import math
+import re
+import sys
 from fractions import Fraction
 
 
@@ -15,11 +17,14 @@ def parse_radius(written: str | int | float | Fraction) -> Fraction:
     A float stands for the decimal that Python prints for it (`0.1` is one tenth, not its binary neighbour).
 
     Raises:
-        ValueError: not a finite number, or negative.
+        ValueError: not a finite number, negative, or larger than any float64.
     """
     try:
         if isinstance(written, bool):
             raise TypeError
+        # Exponents past those of float64 would be computed digit by digit.
+        if isinstance(written, str) and re.search(r"[eE][+-]?[0-9_]{4,}", written):
+            raise ValueError
         exact = Fraction(repr(written)) if isinstance(written, float) else Fraction(written)
     except (TypeError, ValueError, ZeroDivisionError):
         raise ValueError(
@@ -27,6 +32,8 @@ def parse_radius(written: str | int | float | Fraction) -> Fraction:
         ) from None
     if exact < 0:
         raise ValueError(f"Radius {written!r} is negative. A radius is at least 0.")
+    if exact > sys.float_info.max:
+        raise ValueError(f"Radius {written!r} is larger than any float64. Write a smaller one.")
     return exact
 
 
@@ -34,6 +41,12 @@ def ceil_float(exact: Fraction) -> float:
     """The smallest float64 that is not below `exact`: what a float64 radius must reach."""
     nearest = float(exact)
     return nearest if Fraction(nearest) >= exact else math.nextafter(nearest, math.inf)
+
+
+def floor_float(exact: Fraction) -> float:
+    """The largest float64 that is not above `exact`: what a float64 radius may claim."""
+    nearest = float(exact)
+    return nearest if Fraction(nearest) <= exact else math.nextafter(nearest, -math.inf)
 
 
 def format_radius(exact: Fraction) -> str:

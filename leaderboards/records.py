@@ -9,7 +9,7 @@ changed or truncated file cannot be mistaken for a stored one.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,18 @@ ROW_SCHEMA = pa.schema(
         _column("verdict", pa.string(), "one of VERDICTS"),
         _column("radius", pa.float64(), "certified radius in input units, rounded down; 0 unless CERTIFIED"),
         _column("failure_probability", pa.float64(), "0 for a proof, else alpha of this image"),
-        _column("forward_passes", pa.int64(), "inputs sent through a member, summed over members"),
-        _column("bound_passes", pa.int64(), "bound computations, summed over members"),
-        _column("seconds", pa.float64(), "wall time; a pass that serves several entries is shared equally"),
+        _column("forward_passes", pa.int64(), "inputs sent through a member, summed over members; -1: not known"),
+        _column("bound_passes", pa.int64(), "bound computations, summed over members; -1: not known"),
+        _column("seconds", pa.float64(), "wall time; a pass of several entries is shared equally; -1: not known"),
         _column("reason", pa.string(), "why there is no certificate; empty where there is one"),
     ]
 )
 
 #: What the names of the columns of evidence begin with.
 EVIDENCE_PREFIX = "evidence_"
+
+#: The column of evidence of rows that were read from a published log: the radius as it is printed there.
+PRINTED_RADIUS = f"{EVIDENCE_PREFIX}printed_radius"
 
 #: Columns that are measured, not computed: two runs of the same cell may differ in these and in no other.
 MEASURED_COLUMNS = ("seconds",)
@@ -71,7 +74,8 @@ class Entry:
     Rows whose certificates were refuted by an audit are FALSIFIED here; the stored ones are as they were.
 
     `rows` has the columns of `ROW_SCHEMA` and any `evidence_*`, sorted as the image set was; it is empty
-    where the status is `unsupported`. `images` is the size of the image set that the entry was asked for.
+    where the status is `unsupported`. `images` is the size of the image set that the entry was asked for. `source` is
+    where the rows of a published log come from, and empty where they were computed.
     """
 
     name: str
@@ -96,6 +100,15 @@ class Entry:
     details: Mapping[str, Any] = field(default_factory=dict)
     conformance: Badge | None = None
     audit: Audit | None = None
+    source: str = ""
+
+    @property
+    def imported(self) -> bool:
+        """Whether the rows are what others published: nothing here has computed or checked them.
+
+        The rows themselves say it, too, so that no description of a run can hide it.
+        """
+        return bool(self.source) or PRINTED_RADIUS in self.rows
 
 
 @dataclass(frozen=True)
@@ -215,4 +228,6 @@ def _read_entry(root: Path, item: Mapping[str, Any], badges: Sequence[Badge]) ->
     fields.pop("audit", None)
     rows, audit = audited(rows.iloc[order].reset_index(drop=True), read_audits(root / folder) if folder else None)
     warnings = (*audit.warnings(), *fields.pop("warnings", ())) if audit else tuple(fields.pop("warnings", ()))
-    return Entry(rows=rows, warnings=warnings, audit=audit, **fields)
+    entry = Entry(rows=rows, warnings=warnings, audit=audit, **fields)
+    # A check of a certifier says nothing about what others computed with theirs.
+    return replace(entry, conformance=None) if entry.imported else entry

@@ -4,10 +4,11 @@ import math
 
 from leaderboards import escaping, numerals
 from leaderboards.audits import audit_texts, reading_of_audits
-from leaderboards.badges import UNVERIFIED, badge_text, groups, is_verified
+from leaderboards.badges import badge_text, groups
 from leaderboards.board import Board, Line
+from leaderboards.imported import reading_of_imported
 from leaderboards.margins import margins
-from leaderboards.marks import mark, marked_name
+from leaderboards.marks import mark, marked_name, state
 from leaderboards.radii import format_radius
 from leaderboards.rounding import reading_of_rounding, rounding_costs
 from leaderboards.scores import Scores
@@ -170,9 +171,12 @@ def latex_table(board: Board) -> str:
         for line in board.ranked
         if line.scores
     ]
-    verified = sum(is_verified(line.entry) for line in board.ranked)
-    apart = [rf"\midrule \multicolumn{{{columns + 4}}}{{l}}{{\emph{{{UNVERIFIED}}}}}"] if verified < len(rows) else []
-    omitted = [f"{text(line.entry.name)} ({text(line.entry.status)})" for line in board.unranked]
+    grouped: list[list[str]] = []
+    for group in groups(board):
+        heading = rf"\midrule \multicolumn{{{columns + 4}}}{{l}}{{\emph{{{text(group.heading)}}}}}"
+        grouped += [[heading]] if group.heading else []
+        grouped += rows[group.first : group.first + len(group.lines)]
+    omitted = [f"{text(line.entry.name)} ({text(state(line.entry))})" for line in board.unranked]
     note = f" Without numbers: {', '.join(omitted)}." if omitted else ""
     ends = [share.interval for line in board.ranked if line.scores for share in line.scores.certified]
     widest = max((high - low for low, high in ends), default=0.0)
@@ -191,10 +195,7 @@ def latex_table(board: Board) -> str:
             r"    \toprule",
             f"    {' & '.join(head)} \\\\",
             r"    \midrule",
-            *(
-                f"    {' & '.join(cells)} \\\\"
-                for cells in [*rows[:verified], *([line] for line in apart), *rows[verified:]]
-            ),
+            *(f"    {' & '.join(cells)} \\\\" for cells in grouped),
             r"    \bottomrule",
             r"  \end{tabular}",
             r"\end{table}",
@@ -223,6 +224,7 @@ def reading_guide(board: Board) -> list[str]:
         "stated probability per image. The expected number of false certificates adds these up.",
         "Seconds: wall time per image on the machine of the run; a pass that serves several entries is shared "
         "equally between them. Between machines, compare passes.",
+        *reading_of_imported(board),
         *([reading_of_audits()] if board.audited else []),
     ]
 
@@ -242,5 +244,6 @@ def _subject(board: Board) -> str:
 
 
 def _without(line: Line) -> str:
-    name, status, reason = map(escaping.markdown, (line.entry.name, line.entry.status, line.entry.reason))
+    named = marked_name(line.entry) if line.entry.imported else line.entry.name
+    name, status, reason = map(escaping.markdown, (named, line.entry.status, line.entry.reason))
     return f"{name}: **{status}**" + (f" ({reason})" if reason else "")

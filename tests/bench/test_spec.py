@@ -87,7 +87,11 @@ WRONG = {
     "radius nan": ("0.25, ", "nan, ", "threat.radii: Radius nan is not a number."),
     "radius infinite": ("0.25, ", "inf, ", "threat.radii: Radius inf is not a number."),
     "radius over nothing": ("0.25, ", '"8/0", ', "threat.radii: Radius '8/0' is not a number."),
-    "radius past float64": ('"1/2"', '"1e400"', "threat.radii: radius '1e400' is larger than any float64."),
+    "radius past float64": (
+        '"1/2"',
+        '"1e400"',
+        "threat.radii: Radius '1e400' is larger than any float64. Write a smaller one.",
+    ),
     "no radii": (RADII, "radii = []", 'threat.radii: radii must be a list such as [0, 0.25, "8/255"].'),
     "one radius bare": (RADII, "radii = 0.5", 'threat.radii: radii must be a list such as [0, 0.25, "8/255"].'),
     # types and ranges

@@ -120,7 +120,7 @@ def test_strange_numbers_and_other_cells_are_refused(tmp_path: Path) -> None:
 def entry(name: str, radii: list[float], audit: pd.DataFrame | None = None) -> Entry:
     found, summary = audited(rows(radii), audit)
     return Entry(
-        *(name, "digits", "test", "d", len(radii), "l2", "three", "single", "crown", "deterministic", "complete"),
+        *(name, "digits", "test", "d", len(radii), "l2", "three", "single", "crown", "probabilistic", "complete"),
         rows=found,
         audit=summary,
         warnings=summary.warnings() if summary else (),

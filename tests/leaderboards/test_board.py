@@ -125,9 +125,27 @@ def test_rows_that_are_not_what_the_entry_claims_are_refused(make_run: MakeRun, 
     refused({"image_id": [0, 10, 10, 30]}, "'a' has two rows of one image")
     refused({"verdict": "ERROR"}, "'a' is complete but 4 of its rows are ERROR")
     refused({"verdict": "SAFE"}, "'a' has verdict 'SAFE'; allowed: CERTIFIED, UNKNOWN")
-    refused({"radius": math.nan}, "Entry 'a': Row 0 has radius nan; a stored radius is finite")
+    refused({"radius": [math.nan, 1.0, 0.0, 2.0]}, "Entry 'a': Row 0 has radius nan; a stored radius is finite")
+    refused({"label": [1, -1, 1, 1]}, r"'a' has a label below 0, at image 10\. The certifier that wrote it")
+    refused({"prediction": -1}, "'a' has a certificate of no class, at image 0 and 2 others")
+    refused({"radius": 0.5}, r"'a' has a radius without a certificate, at image 20\.")
+    refused(
+        {"failure_probability": math.nan}, r"'a' has a failure probability outside \[0, 1\), at image 0 and 3 others"
+    )
+    refused({"failure_probability": -0.1}, r"'a' has a failure probability outside \[0, 1\)")
+    refused({"failure_probability": 1.0}, r"'a' has a failure probability outside \[0, 1\)")
     refused({"label": 2}, "Entries 'first' and 'a' hold other images or labels, although")
     refused({"image_id": [0, 10, 20, 31]}, "Entries 'first' and 'a' hold other images or labels, although")
+
+
+def test_a_proof_has_no_failure_probability(make_run: MakeRun, make_entry: MakeEntry) -> None:
+    entry = make_entry("a", guarantee="deterministic")
+    with pytest.raises(
+        BoardError, match="'a' has a failure probability, although it is deterministic, at image 0 and 2"
+    ):
+        build_board(make_run(entry))
+    proved = replace(entry, rows=entry.rows.assign(failure_probability=0.0))
+    assert build_board(make_run(proved)).lines[0].rank == 1
 
 
 def test_the_order_of_rows_does_not_matter(make_run: MakeRun, make_entry: MakeEntry) -> None:
@@ -154,5 +172,7 @@ def test_radii_are_exact_distinct_and_ascending(make_entry: MakeEntry) -> None:
     assert board.radii == (Fraction(8, 255), Fraction(1, 4), Fraction(1))
     with pytest.raises(BoardError, match=r"Radii '1/4' and 0\.25 are the same number\. Remove one"):
         board_of([make_entry("a")], ["1/4", 0.25])
-    with pytest.raises(ValueError, match="Radius 'eps' is not a number"):
+    with pytest.raises(BoardError, match="Radius 'eps' is not a number"):
         board_of([make_entry("a")], ["eps"])
+    with pytest.raises(BoardError, match="Radius '1e400' is larger than any float64"):
+        board_of([make_entry("a")], ["1e400"])

@@ -31,6 +31,18 @@ def test_what_is_no_number_is_refused(written: object) -> None:
         parse_radius(written)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("written", ["1e999999999", "1e-999999999", "1e1_000"])
+def test_an_exponent_that_would_take_forever_is_no_number(written: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a number\. Write a fraction or a decimal"):
+        parse_radius(written)
+
+
+def test_a_radius_past_every_float_is_refused() -> None:
+    assert parse_radius("1e308") == Fraction(10) ** 308
+    with pytest.raises(ValueError, match=r"Radius '1e309' is larger than any float64\. Write a smaller one"):
+        parse_radius("1e309")
+
+
 def test_a_negative_radius_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Radius '-1/2' is negative\. A radius is at least 0"):
         parse_radius("-1/2")
