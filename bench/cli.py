@@ -16,6 +16,7 @@ from bench.check_command import check
 from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, UNFINISHED, USAGE, find_manifest
 from bench.endings import stderr as _stderr
 from bench.endings import stop as _stop
+from bench.publish_command import pages, publish
 
 # Torch takes seconds to import, so everything that needs it is imported by the command that uses it.
 
@@ -34,6 +35,8 @@ app = typer.Typer(
 )
 app.command()(audit)
 app.command()(check)
+app.command()(publish)
+app.command()(pages)
 
 
 def main() -> None:
@@ -230,10 +233,11 @@ def list_names(
 
 def _publish(manifest: Path, folder: Path, as_json: bool) -> None:
     from bench.terminal import board_table
-    from leaderboards import build_board, publish, read_run
+    from leaderboards import build_board, read_run
+    from leaderboards import publish as write_board
 
     built = build_board(read_run(manifest))
-    files = publish(built, folder)
+    files = write_board(built, folder)
     if as_json:
         typer.echo(files["board.json"].read_text(encoding="utf-8"), nl=False)
         return

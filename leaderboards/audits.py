@@ -119,11 +119,33 @@ def read_audits(folder: Path) -> pd.DataFrame | None:
     for path in sorted(folder.glob("audit-*.parquet")):
         match = _AUDIT_NAME.match(path.name)
         frame: pd.DataFrame = read_verified(path, match["digest"] if match else None, AUDIT_SCHEMA).to_pandas()
-        strange = frame["attack_radius"].isna() | (frame["attack_radius"] < 0) | ~(frame["radius"] > 0)
-        if strange.any():
-            raise StoredDataError(f"{path}: an audit has a radius that is not a positive number.")
-        frames.append(frame)
+        frames.append(checked_audits(frame, path))
     return pd.concat(frames, ignore_index=True) if frames else None
+
+
+def checked_audits(audits: pd.DataFrame, where: Path) -> pd.DataFrame:
+    """The audits, if they hold only numbers that an audit finds.
+
+    Raises:
+        StoredDataError: a radius is not a positive number.
+    """
+    strange = audits["attack_radius"].isna() | (audits["attack_radius"] < 0) | ~(audits["radius"] > 0)
+    if strange.any():
+        raise StoredDataError(f"{where}: an audit has a radius that is not a positive number.")
+    return audits
+
+
+def attack_radii(rows: pd.DataFrame, audits: pd.DataFrame | None) -> dict[int, float]:
+    """The distance of the nearest input found with another answer, by image; infinite where attacks found none.
+
+    Only audits of what a row of `rows` says count: those of a CERTIFIED row's image and prediction. Within a radius
+    that no attack covered, none is known to be missing.
+    """
+    if audits is None:
+        return {}
+    claims = rows.loc[rows["verdict"] == "CERTIFIED", ["image_id", "prediction"]]
+    nearest = claims.merge(audits, on=["image_id", "prediction"]).groupby("image_id")["attack_radius"].min()
+    return {int(image): float(distance) for image, distance in nearest.items()}
 
 
 def audited(rows: pd.DataFrame, audits: pd.DataFrame | None) -> tuple[pd.DataFrame, Audit | None]:
