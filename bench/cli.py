@@ -184,10 +184,13 @@ def board(
         certbench board elsewhere/runs/my-spec/run.json
     """
     from leaderboards import BoardError, StoredDataError
+    from leaderboards.published import is_published
 
     manifest = find_manifest(stored, output)
-    folder = manifest.parent.parent.parent / "boards" / manifest.parent.name
     try:
+        # A published folder is no store; its board goes to ours.
+        root = output if is_published(manifest) else manifest.parent.parent.parent
+        folder = root / "boards" / manifest.parent.name
         _publish(manifest, folder, as_json)
     except (BoardError, StoredDataError) as error:
         _stop(CHECK_FAILED, error)

@@ -36,13 +36,12 @@ def publish(
         certbench publish leaderboards/published/quickstart/run.json
     """
     from leaderboards import BoardError, StoredDataError, read_run
-    from leaderboards.published import read_published, write_published
+    from leaderboards.published import is_published, read_published, write_published
 
     manifest = find_manifest(stored, output)
     try:
         run = read_run(manifest)  # before anything else: is it one, and whole?
-        document = json.loads(manifest.read_text(encoding="utf-8"))
-        if "packed" in document:
+        if is_published(manifest):
             folder = manifest.parent
             known = read_published(folder)
             logs, trained, sheet = known.logs, known.trained or {}, known.pictures if pictures else None
@@ -51,6 +50,7 @@ def publish(
             from bench.publishing import pictures_of, training_logs
             from bench.store import Store
 
+            document = json.loads(manifest.read_text(encoding="utf-8"))
             folder = to / run.name
             found, named = training_logs(document, Store(manifest.resolve().parent.parent.parent))
             sheet, why = pictures_of(document) if pictures else (None, "")

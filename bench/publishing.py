@@ -3,7 +3,6 @@
 import io
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,9 +80,3 @@ def _tile(image: npt.NDArray[np.float32]) -> Image.Image:
     if max(tile.size) > _LARGEST:
         tile.thumbnail((_LARGEST, _LARGEST))
     return tile
-
-
-def read_document(manifest: Path) -> dict[str, Any]:
-    """The description of a run as it is stored, which `leaderboards.read_run` has found to be one."""
-    document: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
-    return document

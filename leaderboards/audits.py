@@ -138,14 +138,16 @@ def checked_audits(audits: pd.DataFrame, where: Path) -> pd.DataFrame:
 def attack_radii(rows: pd.DataFrame, audits: pd.DataFrame | None) -> dict[int, float]:
     """The distance of the nearest input found with another answer, by image; infinite where attacks found none.
 
-    Only audits of what a row of `rows` says count: those of a CERTIFIED row's image and prediction. Within a radius
-    that no attack covered, none is known to be missing.
+    Only audits of what a CERTIFIED row says count: those of its image and prediction, and where nothing was found those
+    of its whole ball.
     """
     if audits is None:
         return {}
-    claims = rows.loc[rows["verdict"] == "CERTIFIED", ["image_id", "prediction"]]
-    nearest = claims.merge(audits, on=["image_id", "prediction"]).groupby("image_id")["attack_radius"].min()
-    return {int(image): float(distance) for image, distance in nearest.items()}
+    claims = rows.loc[rows["verdict"] == "CERTIFIED", ["image_id", "prediction", "radius"]]
+    found = claims.merge(audits, on=["image_id", "prediction"], suffixes=("", "_attacked"))
+    found = found[np.isfinite(found["attack_radius"]) | (found["radius_attacked"] >= found["radius"])]
+    nearest = found.sort_values("attack_radius").drop_duplicates("image_id")
+    return dict(zip(nearest["image_id"].tolist(), nearest["attack_radius"].tolist(), strict=True))
 
 
 def audited(rows: pd.DataFrame, audits: pd.DataFrame | None) -> tuple[pd.DataFrame, Audit | None]:

@@ -103,6 +103,7 @@ def environment() -> Environment:
         "rank": numerals.rank,
         "audit": audit_texts,
         "visible": escaping.visible,
+        "lines": escaping.visible_lines,
         "pretty": _pretty,
     }
     return made
@@ -117,7 +118,9 @@ def policy(script: str) -> str:
     """The content security policy of a page whose only script this is; empty: a page without scripts."""
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
     scripts = f"script-src 'sha256-{digest}' blob:" if script else "script-src 'none'"
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; {scripts}; base-uri 'none'; form-action 'none'"
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; {scripts}; base-uri 'none'; form-action 'none'"
+    )
 
 
 def _data_address(svg: str) -> str:

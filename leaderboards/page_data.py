@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from leaderboards.board import Board, Line
 from leaderboards.escaping import visible
@@ -100,7 +101,7 @@ def _images(board: Board) -> tuple[list[int], list[int]]:
 
 def _entry(line: Line, ids: Sequence[int], lengths: _Numbered, reasons: _Numbered) -> dict[str, Any]:
     entry = line.entry
-    rows = entry.rows.set_index("image_id").reindex(ids)
+    rows = entry.rows.set_index("image_id").reindex(pd.Index(ids, name="image_id"))
     there = rows["verdict"].notna().to_numpy()
 
     def whole(column: str) -> list[int]:
@@ -120,7 +121,8 @@ def _entry(line: Line, ids: Sequence[int], lengths: _Numbered, reasons: _Numbere
             for attack in attacks
         ],
         "reason": [
-            reasons.of(reason) if known and reason else NONE for reason, known in zip(rows["reason"], there, strict=True)
+            reasons.of(reason) if known and reason else NONE
+            for reason, known in zip(rows["reason"], there, strict=True)
         ],
     }
 

@@ -135,6 +135,19 @@ def read_published(folder: Path) -> Published:
     return Published(run, build_board(run), logs, trained, read_pictures(folder, document.get("pictures")))
 
 
+def is_published(manifest: Path) -> bool:
+    """Whether a `run.json` is that of a published folder, and not of a store.
+
+    Raises:
+        StoredDataError: it is neither.
+    """
+    try:
+        document = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoredDataError(f"{manifest}: not the description of a run ({error!r}).") from error
+    return isinstance(document, dict) and "packed" in document
+
+
 def _copy_checks(source: Path, target: Path, document: Mapping[str, Any]) -> None:
     """The checks of the run's certifiers, and no others; those of an earlier time go."""
     wanted = [entry.get("details", {}).get("certifier") for entry in document["entries"]]
@@ -162,4 +175,6 @@ def _copy_witnesses(source: Path, target: Path) -> None:
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
-    return (json.dumps(document, indent=None, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n").encode()
+    return (
+        json.dumps(document, indent=None, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+    ).encode()

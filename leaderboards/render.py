@@ -8,7 +8,6 @@ from leaderboards.board import Board
 from leaderboards.documents import json_document
 from leaderboards.tables import latex_table, markdown_page
 
-
 #: The files that a published folder has: what a repository shows. Pages are made from its rows.
 SHOWN = ("board.md", "board.csv", "board.json", "curves.svg", "margins.svg")
 
@@ -18,7 +17,9 @@ def publish(board: Board, folder: Path, only: Collection[str] | None = None) -> 
 
     Where the board has bounds on margins to show, `margins.svg` and `margins.png` as well.
 
-    `only` leaves out files of other names. Everything is rendered before the first file is written, and each file is replaced in one step: a reader
+    `only` leaves out files of other names.
+
+    Everything is rendered before the first file is written, and each file is replaced in one step: a reader
     never sees half a file, and an error leaves the files of the last time.
 
     Returns:

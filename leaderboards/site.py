@@ -80,6 +80,8 @@ def card(board: Board, page: str) -> Card:
 
 def index_page(cards: Sequence[Card], without: Sequence[str] = ()) -> str:
     """The index as HTML text; `without` names folders that have no rows to make a page from."""
-    return environment().get_template("index.html").render(
-        cards=cards, without=without, policy=policy(""), style=template_text("board.css")
+    return (
+        environment()
+        .get_template("index.html")
+        .render(cards=cards, without=without, policy=policy(""), style=template_text("board.css"))
     )

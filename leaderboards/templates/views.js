@@ -1,4 +1,4 @@
-// The address says which view is open: the board, an entry (#entry-3), or two of them side by side (#compare-3-7).
+// The address says which view is open: the board, an entry (#entry-3), or two of them compared (#compare-3-7).
 const views = Object.fromEntries(["board-view", "compare", "entries"].map((id) => [id, document.getElementById(id)]));
 document.documentElement.classList.add("scripts");
 
@@ -34,7 +34,7 @@ function follow() {
     scrollTo(0, 0);
   } else {
     show("board-view");
-    const place = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const place = location.hash && document.getElementById(location.hash.slice(1));
     if (place) place.scrollIntoView();
   }
 }
