@@ -15,31 +15,32 @@ function shape(name, attributes, ...children) {
   return made;
 }
 
-// Round steps of an axis: 1, 2 or 5 times a power of ten, at most `most` of them up to `end`.
-function steps(end, most) {
-  const power = 10 ** Math.floor(Math.log10(end / most));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => end / size <= most);
-  return Array.from({ length: Math.floor(end / step + 1e-9) + 1 }, (_, number) => number * step);
+// Round marks of an axis from `start` to `end`: multiples of 1, 2 or 5 times a power of ten, at most `most` steps apart.
+function steps(start, end, most) {
+  const power = 10 ** Math.floor(Math.log10((end - start) / most));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => (end - start) / size <= most);
+  const first = Math.ceil(start / step - 1e-9);
+  return Array.from({ length: Math.floor(end / step + 1e-9) - first + 1 }, (_, number) => (first + number) * step);
 }
 
 const short = (number) => String(Number(number.toPrecision(6)));
 
-// A chart of lines over [0, right] x [0, top]. A line is {points: [[x, y]], band: [[x, low, high]]?, name, look}.
-function chart({ lines, right, top, xLabel, yLabel, percent = false }) {
+// A chart of lines over [0, right] x [bottom, top]. A line is {points: [[x, y]], band: [[x, low, high]]?, name, look}.
+function chart({ lines, right, top, bottom = 0, xLabel, yLabel, percent = false }) {
   const width = Math.max(300, Math.min(720, document.querySelector("main").clientWidth - 40));
   const height = Math.round(Math.min(320, 180 + width / 6));
   const box = { left: 46, right: width - 12, top: 12, bottom: height - 40 };
   const x = (value) => box.left + (value / right) * (box.right - box.left);
-  const y = (value) => box.bottom - (value / top) * (box.bottom - box.top);
+  const y = (value) => box.bottom - ((value - bottom) / (top - bottom)) * (box.bottom - box.top);
   const picture = shape("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img" });
   picture.setAttribute("aria-label", `${yLabel} against ${xLabel}: ${lines.map((line) => line.name).join(", ")}`);
-  for (const value of steps(top, 5)) {
+  for (const value of steps(bottom, top, 5)) {
     picture.append(
       shape("path", { class: "grid", d: `M${box.left} ${y(value)}H${box.right}` }),
       shape("text", { x: box.left - 6, y: y(value) + 4, class: "end" }, percent ? short(100 * value) : short(value)),
     );
   }
-  for (const value of steps(right, width < 480 ? 4 : 8)) {
+  for (const value of steps(0, right, width < 480 ? 4 : 8)) {
     picture.append(shape("text", { x: x(value), y: box.bottom + 16, class: "middle" }, short(value)));
   }
   picture.append(shape("text", { x: (box.left + box.right) / 2, y: height - 6, class: "middle" }, xLabel));

@@ -53,12 +53,14 @@ function fillTraining(place, entry) {
   const epochs = Math.max(...logs.map((log) => log.loss.length));
   const known = (values) => values.flatMap((value, at) => (value === null ? [] : [[at + 1, value]]));
   const lines = (field) => logs.map((log, at) => ({ points: known(log[field]), name: log.label, look: `look-${1 + (at % 6)}` }));
-  const top = Math.max(...logs.flatMap((log) => log.loss.map((value) => value ?? 0)));
+  // A loss may be negative: some objectives reward diversity.
+  const losses = logs.flatMap((log) => log.loss.map((value) => value ?? 0));
+  const [bottom, top] = [Math.min(0, ...losses), Math.max(0, ...losses)];
   place.append(element("h3", {}, "Training"));
   const both = element("div", { class: "pair" });
   const right = { right: epochs, xLabel: "epoch" };
   both.append(chart({ lines: lines("validation"), ...right, top: 1, yLabel: "Noisy validation accuracy (%)", percent: true }));
-  both.append(chart({ lines: lines("loss"), ...right, top: top || 1, yLabel: "Training loss" }));
+  both.append(chart({ lines: lines("loss"), ...right, bottom, top: top > bottom ? top : 1, yLabel: "Training loss" }));
   place.append(both);
 }
 

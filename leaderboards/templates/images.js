@@ -41,15 +41,26 @@ function stateOf({ verdict, correct }) {
 
 const answers = (entry) => data.images.map((_, position) => answer(entry, position));
 
-// Radii are shown rounded down, as everywhere: rounding never certifies.
+// Radii are shown rounded down, as everywhere: rounding never certifies. Digits are cut off the shortest decimal that
+// denotes the number.
 function rounded(radius) {
-  const [whole, part = ""] = radius.toFixed(12).split(".");
-  const exact = String(radius).includes("e") ? `${whole}.${part}` : String(radius);
-  const [head, tail = ""] = exact.split(".");
-  return radius > 0 && radius < 0.001 ? radius.toExponential(2) : `${head}.${tail.padEnd(3, "0").slice(0, 3)}`;
+  if (radius > 0 && radius < 0.001) {
+    const [digits, exponent] = radius.toExponential().split("e");
+    return `${digits.slice(0, 4)}e${exponent}`;
+  }
+  const [whole, part = ""] = String(radius).split(".");
+  return `${whole}.${part.padEnd(3, "0").slice(0, 3)}`;
 }
 
-const attackText = (attack) => (attack === null ? "–" : attack === Infinity ? "none found" : rounded(attack));
+// What an attack found is no nearer than is shown: rounded up.
+function roundedUp(distance) {
+  const down = rounded(distance);
+  if (Number(down) === distance) return down;
+  const [digits, exponent] = down.split("e");
+  return exponent ? `${(Number(digits) + 0.01).toFixed(2)}e${exponent}` : (Number(digits) + 0.001).toFixed(3);
+}
+
+const attackText = (attack) => (attack === null ? "–" : attack === Infinity ? "none found" : roundedUp(attack));
 
 function told(found) {
   const parts = [`image ${found.id}, class ${found.label}`];
@@ -76,7 +87,7 @@ function picture(position) {
 
 // A strip of images; what one is, is said below it when it is pointed at or tapped. The table says it too.
 function strip(found, largest, name) {
-  const list = element("ul", { class: "strip", "aria-label": name });
+  const list = element("ul", { class: "strip", tabindex: "0", "aria-label": name });
   const below = element("p", { class: "told", "aria-live": "polite" }, "Point at an image, or tap it.");
   for (const item of found) {
     const cell = element("li", { class: item.state, title: told(item) }, picture(item.position));

@@ -143,14 +143,40 @@ def test_an_entry_shows_its_images(opened: Callable[..., Page], board: Board) ->
     states = [cell.get_attribute("class") for cell in page.locator("#entry-2 .strip li").all()]
     assert states == ["wrong", "right", "right", "abstained"]
     page.get_by_text("Every image as a table (4)").locator("visible=true").click()
+    page.wait_for_selector("#entry-2 .inner .dt-search")
     rows = texts(page, "#entry-2 table.images tbody tr")
     assert rows[0] == "0 1 1 1 1 CERTIFIED 0.500 0.750"
     assert rows[1].endswith("1.000 none found")
-    assert rows[2] == "20 1 1 1 – ABSTAINED 0 – abstained".replace(" 0 ", " 0.000 ")
+    assert rows[2] == "20 1 1 1 – ABSTAINED 0.000 – abstained"
     page.locator("#entry-2 table.images").get_by_role("columnheader", name="Radius").click()
     assert texts(page, "#entry-2 table.images tbody tr td:first-child") == ["20", "0", "10", "30"]
     page.go_back()
     page.wait_for_selector("#board-view", state="visible")
+
+
+def test_certified_radii_are_rounded_down_and_attacks_up(
+    opened: Callable[..., Page], make_run: Callable[..., Run], make_entry: Callable[..., Entry]
+) -> None:
+    attacks = {0: 0.1230001, 10: 0.00049999, 20: 1.9995, 30: 0.25}
+    entry = make_entry("one", (0.1229999, 0.00049999, 1.9999999, 0.25), attack_radii=attacks)
+    page = opened(html_page(build_board(make_run(entry))), "#entry-1")
+    page.get_by_text("Every image as a table (4)").click()
+    rows = [row.split() for row in texts(page, "table.images tbody tr")]
+    assert [row[-2:] for row in rows] == [
+        ["0.122", "0.124"],
+        ["4.99e-4", "5.00e-4"],
+        ["1.999", "2.000"],
+        ["0.250", "0.250"],
+    ]
+
+
+def test_a_negative_loss_stays_on_the_drawing(opened: Callable[..., Page], board: Board) -> None:
+    run = Run(board.name, board.title, "", ("0",), "", tuple(line.entry for line in board.lines))
+    log = Log("drt", tuple({"loss": loss, "validation_accuracy": 0.5} for loss in (1.0, -2.0, -6.5)))
+    page = opened(html_page(board, Published(run, board, (log,), {"beta": (0,)})), "#entry-1")
+    boxes = [item.bounding_box() for item in (page.locator(".pair svg").nth(1), page.locator(".pair svg .line").nth(1))]
+    assert boxes[0]["y"] <= boxes[1]["y"]
+    assert boxes[1]["y"] + boxes[1]["height"] <= boxes[0]["y"] + boxes[0]["height"]
 
 
 def test_two_entries_are_compared_as_the_metrics_say(opened: Callable[..., Page], board: Board) -> None:
@@ -219,6 +245,7 @@ def test_hostile_texts_stay_text(
         page.evaluate(f"location.hash = '#entry-{number}'")
         page.wait_for_selector(f"#entry-{number} .strip")
         page.locator(f"#entry-{number} details.inner summary").click()
+        page.wait_for_selector(f"#entry-{number} .inner .dt-search")
         page.locator(f"#entry-{number} table.images").get_by_role("columnheader", name="Reason").click()
         assert HOSTILE in page.locator(f"#entry-{number} table.images").inner_text()
     page.evaluate("location.hash = '#compare-1-2'")
