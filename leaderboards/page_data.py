@@ -24,6 +24,9 @@ from leaderboards.records import VERDICTS
 #: In a column of radii: no number.
 NONE = -1
 
+#: What is known of each image under an entry.
+COLUMNS = ("verdict", "prediction", "clean", "radius", "attack", "reason")
+
 #: In the column of attack radii: attacked, and no other answer was found.
 NOTHING_FOUND = -2
 
@@ -41,16 +44,19 @@ def page_data(
         radii: `{text, value}`, the radius as written and the least float64 that reaches it.
         low, high: ends of the exact 95 % interval of k of n images, k = 0 to n.
         verdicts, reasons, lengths: what the columns of the entries count in; lengths are float64 radii.
-        entries: as `board.lines`: name, mark, whether it has scores, and a column a field, an image an item: `verdict`,
-            `prediction`, `clean`, `reason`; `radius` and `attack` are numbers of `lengths`, or `NONE`, `NOTHING_FOUND`.
-            Where an image has no row its verdict is `NONE`.
+        entries: as `board.lines`: name, mark, whether it has scores; for each of `COLUMNS` which of `columns` it is.
+        columns: distinct columns, an image an item. Radii and attacks are numbers of `lengths`, or `NONE`,
+            `NOTHING_FOUND`; where an image has no row its verdict is `NONE`.
         logs: label, and loss and validation accuracy by epoch.
         pictures: the sheet's columns, sizes and, by image, the number of its tile.
     """
     ids, labels = _images(board)
     lengths, reasons = _Numbered(), _Numbered()
     entries = [_entry(line, ids, lengths, reasons) for line in board.lines]
+    columns = _Numbered()
     for line, entry in zip(board.lines, entries, strict=True):
+        # Many columns are alike: entries share classifiers, and most were never attacked.
+        entry |= {name: columns.of(tuple(entry[name])) for name in COLUMNS}
         entry["logs"] = list((trained or {}).get(line.entry.name, ()))
     ends = [binomial_interval(count, board.images) for count in range(board.images + 1)]
     return {
@@ -63,6 +69,7 @@ def page_data(
         "verdicts": list(VERDICTS),
         "reasons": [visible(str(reason)) for reason in reasons.known],
         "lengths": list(lengths.known),
+        "columns": list(columns.known),
         "entries": entries,
         "logs": [_log(log) for log in logs],
         "pictures": _tiles(pictures, ids),

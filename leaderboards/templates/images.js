@@ -1,5 +1,8 @@
 // The images of an entry: what the data say of each, and how that is shown.
 const data = JSON.parse(document.getElementById("data").textContent);
+for (const entry of data.entries) {
+  for (const name of ["verdict", "prediction", "clean", "radius", "attack", "reason"]) entry[name] = data.columns[entry[name]];
+}
 const NONE = -1;
 const NOTHING_FOUND = -2;
 const sheet = document.getElementById("sheet").textContent;

@@ -1,18 +1,27 @@
 import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from leaderboards.board import Board, build_board
 from leaderboards.metrics import binomial_interval, correct_at
-from leaderboards.page_data import NONE, NOTHING_FOUND, json_for_html, page_data
+from leaderboards.page_data import COLUMNS, NONE, NOTHING_FOUND, json_for_html, page_data
 from leaderboards.pictures import Pictures
 from leaderboards.published import Log
 from leaderboards.records import VERDICTS, Entry, Run
 
 MakeRun = Callable[..., Run]
 MakeEntry = Callable[..., Entry]
+
+
+def read(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as a view reads it, each entry with its columns."""
+    columns = document["columns"]
+    for entry in document["entries"]:
+        entry |= {name: list(columns[entry[name]]) for name in COLUMNS}
+    return document
 
 
 @pytest.fixture
@@ -23,7 +32,7 @@ def board(make_run: MakeRun, make_entry: MakeEntry, make_rows: Callable[..., obj
 
 
 def test_what_a_view_counts_is_what_the_board_counts(board: Board) -> None:
-    found = page_data(board)
+    found = read(page_data(board))
     assert [radius["text"] for radius in found["radii"]] == ["0", "8/255", "1"]
     certified = VERDICTS.index("CERTIFIED")
     for line, entry in zip(board.ranked, found["entries"], strict=False):
@@ -38,13 +47,13 @@ def test_what_a_view_counts_is_what_the_board_counts(board: Board) -> None:
 
 
 def test_intervals_are_those_of_every_count(board: Board) -> None:
-    found = page_data(board)
+    found = read(page_data(board))
     ends = [binomial_interval(count, 4) for count in range(5)]
     assert list(zip(found["low"], found["high"], strict=True)) == ends
 
 
 def test_attacks_and_missing_rows_are_told_apart(board: Board) -> None:
-    found = page_data(board)
+    found = read(page_data(board))
     entries = {entry["name"]: entry for entry in found["entries"]}
     attacks = entries["whole"]["attack"]
     assert [found["lengths"][attacks[0]], *attacks[1:]] == [0.7, NOTHING_FOUND, NONE, NONE]
@@ -52,6 +61,13 @@ def test_attacks_and_missing_rows_are_told_apart(board: Board) -> None:
     assert part["verdict"] == [VERDICTS.index("CERTIFIED"), VERDICTS.index("ABSTAINED"), NONE, NONE]
     assert (part["prediction"][2], part["radius"][2], part["scored"], part["mark"]) == (NONE, NONE, False, "incomplete")
     assert found["reasons"][part["reason"][1]] == "abstained"
+
+
+def test_equal_columns_are_there_once(make_run: MakeRun, make_entry: MakeEntry) -> None:
+    document = page_data(build_board(make_run(make_entry("one"), make_entry("same"))))
+    assert len(set(document["columns"])) == len(document["columns"])
+    one, same = ({name: entry[name] for name in COLUMNS} for entry in document["entries"])
+    assert one == same
 
 
 def test_trainings_and_pictures_are_those_of_the_entries(board: Board) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from leaderboards.documents import json_document
+from leaderboards.page import html_page
 from leaderboards.published import read_published
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "published"
@@ -36,6 +37,7 @@ def test_the_rows_of_a_published_board_give_its_numbers(name: str) -> None:
     committed = json.loads((PUBLISHED / name / "board.json").read_text(encoding="utf-8"))
     assert known(committed, json.loads(json_document(found.board))) > 100 * len(found.run.entries)
     assert found.run.name == name
+    assert len(html_page(found.board, found).encode()) < 5e6
 
 
 def test_all_of_it_is_small() -> None:
