@@ -153,6 +153,8 @@ def test_an_entry_shows_its_images(opened: Callable[..., Page], board: Board) ->
     assert rows[0] == "0 1 1 1 1 CERTIFIED 0.500 0.750"
     assert rows[1].endswith("1.000 none found")
     assert rows[2] == "20 1 1 1 – ABSTAINED 0.000 – abstained"
+    table, around = (page.locator(f"#entry-2 {part}").bounding_box() for part in ("table.images", ".inner .scroll"))
+    assert table["width"] >= around["width"] - 2
     page.locator("#entry-2 table.images").get_by_role("columnheader", name="Radius").click()
     become(page, "#entry-2 table.images tbody tr td:first-child", ["20", "0", "10", "30"])
     page.go_back()
