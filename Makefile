@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup leaderboard zoo board-deterministic lpd-figure2 test check format bench clean
+.PHONY: help setup leaderboard zoo board-deterministic lpd-figure2 boards test check format bench clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z0-9-]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -32,6 +32,9 @@ board-deterministic: $(READY)  ## Rank the deterministic certifiers, in linf and
 
 lpd-figure2: $(READY)  ## Lower bounds on margins, as in LPD's Figure 2 (needs Fashion-MNIST; resumes if interrupted).
 	$(BIN)/certbench run lpd-figure2
+
+boards: $(READY)  ## Make the page of every published board, and their index, from stored rows (computes nothing).
+	$(BIN)/certbench pages
 
 test: $(READY)  ## Run the tests, a process a core.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile

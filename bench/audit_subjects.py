@@ -69,6 +69,13 @@ def read_manifest(path: Path) -> Mapping[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(document["entries"], list) or not isinstance(document["spec_text"], str):
             raise TypeError("entries must be a list and spec_text a text")
+        if "packed" in document:
+            raise AuditError(
+                f"{path}: a published run has rows but no weights to attack. Audit it in the store that it was "
+                "published from, and publish it again."
+            )
+    except AuditError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AuditError(f"{path}: not the description of a run ({error!r}). Run the spec again.") from error
     return document  # type: ignore[no-any-return]

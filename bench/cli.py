@@ -16,6 +16,7 @@ from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, UNFINISHE
 from bench.endings import stderr as _stderr
 from bench.endings import stop as _stop
 from bench.import_command import import_published
+from bench.publish_command import pages, publish
 
 # Torch takes seconds to import, so everything that needs it is imported by the command that uses it.
 
@@ -35,6 +36,8 @@ app = typer.Typer(
 app.command()(audit)
 app.command()(check)
 app.command("import")(import_published)
+app.command()(publish)
+app.command()(pages)
 
 
 def main() -> None:
@@ -193,10 +196,13 @@ def board(
         certbench board elsewhere/runs/my-spec/run.json
     """
     from leaderboards import BoardError, StoredDataError
+    from leaderboards.published import is_published
 
     manifest = find_manifest(stored, output)
-    folder = manifest.parent.parent.parent / "boards" / manifest.parent.name
     try:
+        # A published folder is no store; its board goes to ours.
+        root = output if is_published(manifest) else manifest.parent.parent.parent
+        folder = root / "boards" / manifest.parent.name
         _publish(manifest, folder, as_json)
     except (BoardError, StoredDataError) as error:
         _stop(CHECK_FAILED, error)

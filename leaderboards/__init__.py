@@ -2,8 +2,9 @@
 
 `records` is the stored form, `audits` what attacks on it found, and `radii` its exact radii; `metrics` measures
 one set of rows and `scores` gathers an entry's numbers; `board` ranks comparable entries; `render` publishes a board
-as `page` (HTML), `tables` (Markdown, LaTeX), `documents` (JSON) and `plots`. `published_logs` and `published_dsrs` read
-others' results.
+as `page` (HTML), `tables` (Markdown, LaTeX), `documents` (JSON) and `plots`; `published` keeps a board with its rows,
+`packed` into few files, and `site` makes the pages of all of them; `published_logs` and `published_dsrs` read others'
+results.
 """
 
 from leaderboards.audits import Audit

@@ -119,11 +119,35 @@ def read_audits(folder: Path) -> pd.DataFrame | None:
     for path in sorted(folder.glob("audit-*.parquet")):
         match = _AUDIT_NAME.match(path.name)
         frame: pd.DataFrame = read_verified(path, match["digest"] if match else None, AUDIT_SCHEMA).to_pandas()
-        strange = frame["attack_radius"].isna() | (frame["attack_radius"] < 0) | ~(frame["radius"] > 0)
-        if strange.any():
-            raise StoredDataError(f"{path}: an audit has a radius that is not a positive number.")
-        frames.append(frame)
+        frames.append(checked_audits(frame, path))
     return pd.concat(frames, ignore_index=True) if frames else None
+
+
+def checked_audits(audits: pd.DataFrame, where: Path) -> pd.DataFrame:
+    """The audits, if they hold only numbers that an audit finds.
+
+    Raises:
+        StoredDataError: a radius is not a positive number.
+    """
+    strange = audits["attack_radius"].isna() | (audits["attack_radius"] < 0) | ~(audits["radius"] > 0)
+    if strange.any():
+        raise StoredDataError(f"{where}: an audit has a radius that is not a positive number.")
+    return audits
+
+
+def attack_radii(rows: pd.DataFrame, audits: pd.DataFrame | None) -> dict[int, float]:
+    """The distance of the nearest input found with another answer, by image; infinite where attacks found none.
+
+    Only audits of what a CERTIFIED row says count: those of its image and prediction, and where nothing was found those
+    of its whole ball.
+    """
+    if audits is None:
+        return {}
+    claims = rows.loc[rows["verdict"] == "CERTIFIED", ["image_id", "prediction", "radius"]]
+    found = claims.merge(audits, on=["image_id", "prediction"], suffixes=("", "_attacked"))
+    found = found[np.isfinite(found["attack_radius"]) | (found["radius_attacked"] >= found["radius"])]
+    nearest = found.sort_values("attack_radius").drop_duplicates("image_id")
+    return dict(zip(nearest["image_id"].tolist(), nearest["attack_radius"].tolist(), strict=True))
 
 
 def audited(rows: pd.DataFrame, audits: pd.DataFrame | None) -> tuple[pd.DataFrame, Audit | None]:

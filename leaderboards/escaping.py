@@ -22,12 +22,16 @@ _LATEX = {
 
 def visible(text: str) -> str:
     """One line without control or direction-changing characters, which no target can show."""
+    return " ".join(visible_lines(text).split())
+
+
+def visible_lines(text: str) -> str:
+    """`visible` with the spaces and line breaks as they are, for texts of several lines."""
     # Cc and Cf: terminal escapes, NUL (illegal in XML), right-to-left overrides; Cs: lone surrogates.
-    kept = (
+    return "".join(
         character if character.isspace() or unicodedata.category(character) not in {"Cc", "Cf", "Cs"} else "\ufffd"
         for character in text
     )
-    return " ".join("".join(kept).split())
 
 
 def markdown(text: str) -> str:

@@ -4,11 +4,13 @@ A *run* is one spec that was executed; `runs/<name>/run.json` lists its entries.
 board (an ensemble, an aggregation, a certifier, a threat); its rows, one an image, lie in the folder of its
 *cell*, `cells/<key>/`, as Parquet files. The name of such a file ends in the digest of its bytes, so that a
 changed or truncated file cannot be mistaken for a stored one.
+
+A run that was published has its rows packed into few files beside its `run.json` (`leaderboards.packed`).
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from leaderboards.audits import Audit, audited, read_audits
+from leaderboards.audits import AUDIT_SCHEMA, Audit, attack_radii, audited, checked_audits, read_audits
 from leaderboards.badges import Badge, badge_for, read_badges
+from leaderboards.packed import unpack
 from leaderboards.verified_files import StoredDataError, cell_folder, digest_of, read_verified
 
 
@@ -74,8 +77,9 @@ class Entry:
     Rows whose certificates were refuted by an audit are FALSIFIED here; the stored ones are as they were.
 
     `rows` has the columns of `ROW_SCHEMA` and any `evidence_*`, sorted as the image set was; it is empty
-    where the status is `unsupported`. `images` is the size of the image set that the entry was asked for. `source` is
-    where the rows of a published log come from, and empty where they were computed.
+    where the status is `unsupported`. `images` is the size of the image set that the entry was asked for, and
+    `attack_radii` what `leaderboards.audits.attack_radii` says of its rows. `source` is where the rows of a published
+    log come from, and empty where they were computed.
     """
 
     name: str
@@ -100,6 +104,7 @@ class Entry:
     details: Mapping[str, Any] = field(default_factory=dict)
     conformance: Badge | None = None
     audit: Audit | None = None
+    attack_radii: Mapping[int, float] = field(default_factory=dict)
     source: str = ""
 
     @property
@@ -109,6 +114,14 @@ class Entry:
         The rows themselves say it, too, so that no description of a run can hide it.
         """
         return bool(self.source) or PRINTED_RADIUS in self.rows
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where the rows and audits of cells come from, by the folder of the cell; audits are None where there are none."""
+
+    rows: Callable[[str], pd.DataFrame]
+    audits: Callable[[str], pd.DataFrame | None]
 
 
 @dataclass(frozen=True)
@@ -178,7 +191,7 @@ def read_rows(folder: Path) -> pd.DataFrame:
 
 
 def read_run(manifest: Path) -> Run:
-    """A run with the rows of all its entries, from `runs/<name>/run.json`.
+    """A run with the rows of all its entries, from `runs/<name>/run.json` of a store, or from a published `run.json`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -194,22 +207,40 @@ def read_run(manifest: Path) -> Run:
         raise StoredDataError(
             f"{manifest}: written with schema {found}, this program reads schema {SCHEMA_VERSION}. Run the spec again."
         )
-    root = manifest.parent.parent.parent
-    badges = read_badges(root / "conformance")
     try:
+        root, cells = cells_of(manifest, document)
+        badges = read_badges(root / "conformance")
         return Run(
             name=document["name"],
             title=document["title"],
             description=document["description"],
             radii=tuple(document["radii"]),
             spec_text=document["spec_text"],
-            entries=tuple(_read_entry(root, item, badges) for item in document["entries"]),
+            entries=tuple(_read_entry(cells, item, badges) for item in document["entries"]),
         )
     except (KeyError, TypeError) as error:
         raise StoredDataError(f"{manifest}: not the description of a run ({error!r}).") from error
 
 
-def _read_entry(root: Path, item: Mapping[str, Any], badges: Sequence[Badge]) -> Entry:
+def cells_of(manifest: Path, document: Mapping[str, Any]) -> tuple[Path, Cells]:
+    """The root of the store, or the published folder, that a `run.json` belongs to, and its cells.
+
+    Raises:
+        StoredDataError: a packed file is missing or was altered.
+        KeyError: the description of a published run does not name its files.
+    """
+    if "packed" not in document:
+        root = manifest.parent.parent.parent
+        return root, Cells(lambda folder: read_rows(root / folder), lambda folder: read_audits(root / folder))
+    packed, folder = document["packed"], manifest.parent
+    rows = unpack("rows", folder, packed["rows"], ROW_SCHEMA)
+    audits = unpack("audits", folder, packed["audits"], AUDIT_SCHEMA)
+    for cell, found in audits.items():
+        checked_audits(found, folder / cell)
+    return folder, Cells(lambda cell: rows.get(cell, no_rows()), audits.get)
+
+
+def _read_entry(cells: Cells, item: Mapping[str, Any], badges: Sequence[Badge]) -> Entry:
     fields = dict(item)
     # Nothing in the manifest can say that a certifier was checked: only the stored checks can.
     fields["conformance"] = badge_for(fields.get("details", {}).get("certifier"), badges)
@@ -220,14 +251,17 @@ def _read_entry(root: Path, item: Mapping[str, Any], badges: Sequence[Badge]) ->
             f"Entry {fields.get('name')!r} takes its rows from {folder!r}, but its key {key[:32]!r} has the folder "
             f"{cell_folder(key)!r}. The run's description was altered; run the spec again to write a new one."
         )
-    rows = read_rows(root / folder) if folder else no_rows()
+    rows = cells.rows(folder) if folder else no_rows()
     positions = {image: position for position, image in enumerate(image_ids)}
     rows = rows[rows["image_id"].isin(positions)]
     order = rows["image_id"].map(positions).argsort(kind="stable")
     # Nothing in the manifest can say that an entry was audited: only the files beside its rows can.
-    fields.pop("audit", None)
-    rows, audit = audited(rows.iloc[order].reset_index(drop=True), read_audits(root / folder) if folder else None)
+    for told in ("audit", "attack_radii"):
+        fields.pop(told, None)
+    rows, audits = rows.iloc[order].reset_index(drop=True), cells.audits(folder) if folder else None
+    nearest = attack_radii(rows, audits)
+    rows, audit = audited(rows, audits)
     warnings = (*audit.warnings(), *fields.pop("warnings", ())) if audit else tuple(fields.pop("warnings", ()))
-    entry = Entry(rows=rows, warnings=warnings, audit=audit, **fields)
+    entry = Entry(rows=rows, warnings=warnings, audit=audit, attack_radii=nearest, **fields)
     # A check of a certifier says nothing about what others computed with theirs.
     return replace(entry, conformance=None) if entry.imported else entry

@@ -1,17 +1,23 @@
 """Writing a board into a folder, in every format at once."""
 
 import os
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from leaderboards.board import Board
 from leaderboards.documents import json_document
 from leaderboards.tables import latex_table, markdown_page
 
+#: The files that a published folder has: what a repository shows. Pages are made from its rows.
+SHOWN = ("board.md", "board.csv", "board.json", "curves.svg", "margins.svg")
 
-def publish(board: Board, folder: Path) -> dict[str, Path]:
+
+def publish(board: Board, folder: Path, only: Collection[str] | None = None) -> dict[str, Path]:
     """Write `board.md`, `.csv`, `.json`, `.tex`, `.html`, `curves.svg` and `curves.png` into `folder`.
 
     Where the board has bounds on margins to show, `margins.svg` and `margins.png` as well.
+
+    `only` leaves out files of other names.
 
     Everything is rendered before the first file is written, and each file is replaced in one step: a reader
     never sees half a file, and an error leaves the files of the last time.
@@ -28,26 +34,31 @@ def publish(board: Board, folder: Path) -> dict[str, Path]:
     from leaderboards.page import html_page
     from leaderboards.plots import curves_png, curves_svg
 
-    texts = {
-        "board.html": html_page(board),
-        "board.md": markdown_page(board),
-        "board.csv": board.table().to_csv(index=False, lineterminator="\n"),
-        "board.json": json_document(board),
-        "board.tex": latex_table(board),
-        "curves.svg": curves_svg(board),
+    drawn: dict[str, Callable[[], str | bytes]] = {
+        "board.html": lambda: html_page(board),
+        "board.md": lambda: markdown_page(board),
+        "board.csv": lambda: board.table().to_csv(index=False, lineterminator="\n"),
+        "board.json": lambda: json_document(board),
+        "board.tex": lambda: latex_table(board),
+        "curves.svg": lambda: curves_svg(board),
+        "curves.png": lambda: curves_png(board),
     }
-    contents = {name: text.encode() for name, text in texts.items()}
-    contents["curves.png"] = curves_png(board)
     if margins(board):
-        contents |= {"margins.svg": margins_svg(board).encode(), "margins.png": margins_png(board)}
+        drawn |= {"margins.svg": lambda: margins_svg(board), "margins.png": lambda: margins_png(board)}
+    made = {name: draw() for name, draw in drawn.items() if only is None or name in only}
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / name for name in contents}
-    for name, content in contents.items():
-        _replace(paths[name], content)
+    paths = {name: folder / name for name in made}
+    for name, content in made.items():
+        replace_file(paths[name], content.encode() if isinstance(content, str) else content)
     return paths
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file in one step: it is there whole, or as it was before.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -1,10 +1,12 @@
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from leaderboards.badges import Badge
 from leaderboards.records import Entry, Run, no_rows
 
 HOSTILE = "<img src=x onerror=alert(1)> </script> | javascript:alert(1) $\\frac{1}{0}$ & [a](http://b.c)"
@@ -56,6 +58,12 @@ def make_entry(make_rows: Callable[..., pd.DataFrame]) -> Callable[..., Entry]:
         return Entry(name=name, **(fields | changes))
 
     return make
+
+
+@pytest.fixture
+def verified() -> Callable[[Entry], Entry]:
+    """The entry with a certifier that was checked."""
+    return lambda entry: replace(entry, conformance=Badge(certifier={}, level=2, kit=1, seed=7))
 
 
 @pytest.fixture

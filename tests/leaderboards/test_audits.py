@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from leaderboards.audits import AUDIT_SCHEMA, Audit, audit_name, audit_texts, audited, read_audits
+from leaderboards.audits import AUDIT_SCHEMA, Audit, attack_radii, audit_name, audit_texts, audited, read_audits
 from leaderboards.board import board_of
 from leaderboards.documents import json_document
 from leaderboards.page import html_page
@@ -153,3 +153,13 @@ def test_a_board_without_audits_has_no_such_columns() -> None:
     assert "tightness" not in board.table().columns
     assert "Tightness" not in html_page(board)
     assert "tightness" not in markdown_page(board)
+
+
+def test_attack_radii_are_the_nearest_of_each_certificate() -> None:
+    stored = rows([0.5, 0.5, 0.5, 0.5])
+    found = audits((0, 0.5, 1.0), (0, 0.5, 0.75), (1, 0.5, float("inf")), (2, 0.25, float("inf")), (3, 0.25, 0.125))
+    # Nothing found in a part of the ball of image 2 says nothing; a counterexample there does.
+    assert attack_radii(stored, found) == {0: 0.75, 1: float("inf"), 3: 0.125}
+    assert attack_radii(stored, audits((0, 0.5, 0.75), prediction=3)) == {}
+    assert attack_radii(stored.assign(verdict="UNKNOWN"), found) == {}
+    assert attack_radii(stored, None) == {}

@@ -116,7 +116,8 @@ def test_bounds_on_margins_are_marked(board: Board) -> None:
 
 def test_stages_and_details_are_marked(board: Board) -> None:
     assert set(stages(board)) == {"sound", "member", *MARKED}
-    summaries = re.findall(r"<summary>(.*?)</summary>", html_page(board))
+    summaries = re.findall(r'<summary><span class="name" tabindex="-1">(.*?)</summary>', html_page(board))
+    summaries = [summary.replace("</span>", "", 1) for summary in summaries]
     assert summaries[:2] == ["sound", "member"]
     assert 'caught <span class="status">UNSOUND</span>' in summaries
     assert 'both <span class="status">UNSOUND, unverified</span>' in summaries

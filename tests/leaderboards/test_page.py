@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -39,7 +40,7 @@ def test_the_page_loads_nothing(hostile_run: Run, plain_page: str) -> None:
     for page in (plain_page, html_page(build_board(hostile_run))):
         for tag, attributes in Reader(page).tags:
             for name in LOADING & set(attributes):
-                assert attributes[name].startswith(("#entry-", "data:image/svg+xml;base64,")), (tag, name)
+                assert attributes[name].startswith(("#entry-", "#board-view", "#compare", "data:image/svg+xml;base64,"))
             assert tag not in {"link", "iframe", "object", "embed", "base", "form"}
         style = "".join(re.findall(r"<style>(.*?)</style>", page, re.DOTALL))
         assert "url(" not in style
@@ -58,7 +59,7 @@ def test_hostile_texts_stay_text(hostile_run: Run) -> None:
     page = html_page(build_board(hostile_run))
     found = Reader(page)
     assert [tag for tag, _ in found.tags].count("img") == 1
-    assert [tag for tag, _ in found.tags].count("script") == 2
+    assert [tag for tag, _ in found.tags].count("script") == 4
     assert not any(name.startswith("on") for _, attributes in found.tags for name in attributes)
     assert not any("javascript:" in value for _, a in found.tags for n, value in a.items() if n in LOADING)
     assert "<img src=x onerror=alert(1)> </script>" in "".join(found.words)
@@ -89,7 +90,7 @@ def test_every_link_leads_to_a_place_on_the_page(plain_page: str) -> None:
     places = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(places) == len(set(places))
     links = {attributes["href"] for tag, attributes in tags if tag == "a"}
-    assert links == {"#entry-1", "#entry-2", "#entry-3"}
+    assert links == {"#board-view", "#compare", "#entry-1", "#entry-2", "#entry-3"}
     assert {link[1:] for link in links} <= set(places)
     named = {attributes["aria-labelledby"] for _, attributes in tags if "aria-labelledby" in attributes}
     assert named <= set(places)
@@ -100,3 +101,19 @@ def test_a_board_without_complete_entries_has_a_page(
 ) -> None:
     page = html_page(build_board(make_run(make_entry("part", status="incomplete"))))
     assert "No entry is complete." in page
+
+
+def test_the_data_of_the_views_end_no_element(hostile_run: Run) -> None:
+    page = html_page(build_board(hostile_run))
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert not set("<>&") & set(data)
+    assert hostile_run.entries[0].name in [entry["name"] for entry in json.loads(data)["entries"]]
+
+
+def test_descriptions_are_written_for_readers(make_run: Callable[..., Run], make_entry: Callable[..., Entry]) -> None:
+    details = {"certifier": {"name": "lp", "parameters": {"steps": 2}}, "jobs": [{"label": "a"}, {"label": "b"}]}
+    entry = make_entry("one", details=details | {"none": None, "sizes": [1, 2]}, provenance={"note": "a\u202eb"})
+    words = "".join(Reader(html_page(build_board(make_run(entry)))).words)
+    for text in ("name: lp, parameters: (steps: 2)", "label: a\nlabel: b", "1, 2", "a\ufffdb"):
+        assert text in words
+    assert "\u202e" not in words

@@ -71,7 +71,7 @@ def test_the_pages_show_the_numbers_of_each_certifier(
         *("–",) * 4,
     ]
     page = html_page(board)
-    groups = page[page.index('id="certifiers"') : page.index('id="stages"')]
+    groups = page[page.index('id="certifiers"') : page.index('id="ranking"')]
     assert re.findall(r'<th scope="colgroup" colspan="4">(.*?)</th>', groups) == ["crown", "ibp", "lp"]
     assert '<td class="none first" colspan="4" title="no norm">unsupported</td>' in groups
 

@@ -1,0 +1,87 @@
+"""All pages at once: one of every published board, and an index, each in one file that loads nothing."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from leaderboards.badges import is_verified
+from leaderboards.board import Board, Line
+from leaderboards.page import environment, html_page, policy, template_text
+from leaderboards.published import read_published
+from leaderboards.render import replace_file
+from leaderboards.verified_files import StoredDataError
+
+INDEX = "index.html"
+
+_FILE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the index says of a board: its page, when its newest entry was computed, its verified entries of rank 1."""
+
+    board: Board
+    page: str
+    date: str
+    best: tuple[Line, ...]
+    unsound: int
+
+
+def write_site(published: Path, output: Path) -> list[Path]:
+    """Write `index.html` and `<folder>.html` for each published folder.
+
+    Everything is made before the first file is written.
+
+    Returns:
+        The files, the index first.
+
+    Raises:
+        StoredDataError: a published file is missing or was altered, or a folder has no name for a page.
+        BoardError: entries of a folder do not belong on one board.
+        OSError: the pages cannot be written.
+    """
+    cards, pages, without = [], {}, []
+    for folder in sorted(path for path in published.glob("*") if path.is_dir()):
+        if not (folder / "run.json").is_file():
+            without.append(folder.name)
+            continue
+        page = f"{folder.name}.html"
+        if not _FILE_NAME.match(folder.name) or page == INDEX:
+            raise StoredDataError(
+                f"{folder}: the name of a published folder becomes that of its page, so it has letters, digits, '.', "
+                "'_' and '-' only, and is not 'index'. Rename the folder."
+            )
+        found = read_published(folder)
+        pages[page] = html_page(found.board, found, home=INDEX)
+        cards.append(card(found.board, page))
+    files = [output / INDEX]
+    contents = {INDEX: index_page(cards, without), **pages}
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in contents.items():
+        replace_file(output / name, text.encode())
+    files += [output / name for name in pages]
+    return files
+
+
+def card(board: Board, page: str) -> Card:
+    """What the index says of a board."""
+    # ISO times of one zone order as text; a time that is none is left out.
+    times = [str(line.entry.provenance.get("time", "")) for line in board.lines]
+    best = tuple(line for line in board.ranked if line.rank == 1 and is_verified(line.entry))
+    return Card(
+        board=board,
+        page=page,
+        date=max(times, default="")[:10],
+        best=best,
+        unsound=sum(line.entry.audit is not None and line.entry.audit.unsound for line in board.lines),
+    )
+
+
+def index_page(cards: Sequence[Card], without: Sequence[str] = ()) -> str:
+    """The index as HTML text; `without` names folders that have no rows to make a page from."""
+    return (
+        environment()
+        .get_template("index.html")
+        .render(cards=cards, without=without, policy=policy(""), style=template_text("board.css"))
+    )
