@@ -13,6 +13,7 @@ from rich.console import Console
 from bench.allocator import keep_memory
 from bench.audit_command import audit
 from bench.check_command import check
+from bench.compare_command import compare
 from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, UNFINISHED, USAGE, find_manifest
 from bench.endings import stderr as _stderr
 from bench.endings import stop as _stop
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.command()(audit)
 app.command()(check)
+app.command()(compare)
 
 
 def main() -> None:
