@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup leaderboard zoo board-deterministic lpd-figure2 test check format bench clean
+REGRESS := results/regress
+.PHONY: help setup leaderboard zoo board-deterministic lpd-figure2 test regress baseline check format bench clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z0-9-]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -35,6 +36,15 @@ lpd-figure2: $(READY)  ## Lower bounds on margins, as in LPD's Figure 2 (needs F
 
 test: $(READY)  ## Run the tests, a process a core.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# A store of its own, made anew: rows that an older program stored would say nothing of this one.
+regress: $(READY)  ## Run a small suite, and hold it against the baseline in leaderboards/published/ci.
+	rm -rf $(REGRESS)
+	$(BIN)/certbench run ci --output $(REGRESS)
+	$(BIN)/certbench compare leaderboards/published/ci $(REGRESS) --margin 10 --json $(REGRESS)/gate.json --junit $(REGRESS)/gate.xml --markdown $(REGRESS)/gate.md
+
+baseline: $(READY)  ## Make the last `make regress` the baseline: make baseline REASON="why".
+	$(BIN)/certbench baseline $(REGRESS) --to leaderboards/published/ci --reason "$(REASON)"
 
 check: $(READY)  ## Lint (ruff), types (mypy --strict), architecture (import-linter).
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench.allocator import keep_memory
 from bench.audit_command import audit
+from bench.baseline_command import baseline
 from bench.check_command import check
 from bench.compare_command import compare
 from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, UNFINISHED, USAGE, find_manifest
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(audit)
+app.command()(baseline)
 app.command()(check)
 app.command()(compare)
 

@@ -11,8 +11,8 @@ At each radius, on the same images, `lost` are certified for their class in BASE
 others: given their number, `lost` is binomial with probability 1/2, and each test's p-value is valid. Holm's procedure
 then rejects any of them with a probability of at most the budget, whatever their dependence, and the margin can only
 remove alarms. The alternative, to test "the loss is at most the margin", would keep the budget even for losses
-up to the margin, at a price: the loss must then be told from the margin and not from 0. With 2000 images and 4 % of
-them different that finds a loss of two points less than every third time, and this test nine times in ten.
+up to the margin, at a price: the loss must then be told from the margin and not from 0. With 2000 images, 4 % of them
+different, and seven radii, that finds a loss of two points less than every third time, and this test nine times in ten.
 So a true loss between 0 and the margin is not a false alarm here: it is a loss, and may be called one.
 """
 

@@ -11,6 +11,9 @@ from leaderboards.audits import read_audits
 from leaderboards.records import Entry, Run, read_run
 from leaderboards.verified_files import cell_folder
 
+#: Libraries on whose version the last bits of a result depend.
+_ARITHMETIC = ("torch", "numpy", "scipy")
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -58,6 +61,21 @@ def read_measured(manifest: Path) -> Measured:
     root = manifest.resolve().parent.parent.parent
     found = {entry.key: read_audits(root / cell_folder(entry.key)) for entry in run.entries if entry.audit}
     return Measured(run, {key: audits for key, audits in found.items() if audits is not None})
+
+
+def same_machine(one: Entry, other: Entry) -> bool:
+    """Whether two entries were computed by one kind of processor and device with the same libraries.
+
+    Only then are last bits the same, and with them a vote or a bound that is a hair from changing sides. A key leaves
+    all of it out, since none of it may change a result by more than that.
+    """
+    return _machine(one) == _machine(other)
+
+
+def _machine(entry: Entry) -> tuple[object, ...]:
+    found = entry.provenance
+    versions = {name: version for name, version in found.get("versions", {}).items() if name in _ARITHMETIC}
+    return found.get("processor"), found.get("device"), versions
 
 
 def classifier_of(entry: Entry) -> str | None:
