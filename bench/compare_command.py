@@ -109,8 +109,8 @@ def compared(base: str, head: str, output: Path, rules: "Rules") -> "Report":
 def show(report: "Report") -> None:
     """The headline, what failed or stayed open, a line an entry and check that passed, and the notes."""
     from leaderboards.escaping import visible
-    from leaderboards.gate.findings import Outcome
-    from leaderboards.gate.summary import rules_in_words
+    from leaderboards.gate.findings import COMPARING, Outcome
+    from leaderboards.gate.summary import MOST_ROWS, rules_in_words
 
     # Plain, and before anything else: a line that logs can be searched for.
     typer.echo(visible(report.headline))
@@ -118,11 +118,15 @@ def show(report: "Report") -> None:
     for name in ("outcome", "check", "entry", "", "found"):
         table.add_column(name, overflow="fold")
     passed = report.of(Outcome.PASS)
-    for item in (*(item for item in report.findings if item.outcome is not Outcome.PASS), *passed):
+    # What passed is worth a line where it has figures; the rest is counted, and told in the JSON.
+    shown = [item for item in passed if item.kind in COMPARING][:MOST_ROWS]
+    for item in (*(item for item in report.findings if item.outcome is not Outcome.PASS), *shown):
         cells = [item.kind.value, item.entry, item.about, item.said]
         outcome = Text(item.outcome.value, _STYLES[item.outcome.value])
         table.add_row(outcome, *(Text(visible(cell)) for cell in cells))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+    if len(passed) > len(shown):
+        typer.echo(f"{len(passed) - len(shown)} other checks passed.")
     for note in report.notes:
         typer.echo(visible(note))
     typer.echo(visible(rules_in_words(report)))

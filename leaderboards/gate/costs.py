@@ -50,10 +50,11 @@ def growths(base: Entry, head: Entry, *, exact: bool) -> list[Growth]:
 def judged(growth: Growth, adjusted: float | None, rules: Rules) -> Finding:
     """The finding of one counter; `adjusted` is the p-value after Holm's correction, where there is one."""
     grown = growth.ratio > 1 + rules.cost
+    # Where chance moves a counter, growth that it explains is none: a longer run would be the way to look closer.
     sure = adjusted is None or adjusted <= rules.false_alarms
-    outcome = Outcome.REGRESSION if grown and sure else Outcome.INCONCLUSIVE if grown else Outcome.PASS
+    outcome = Outcome.REGRESSION if grown and sure else Outcome.PASS
     said = f"{growth.before:,} before, {growth.after:,} now: {100 * (growth.ratio - 1):+.1f} %"
     if grown and adjusted is not None:
-        said += f" (p = {quantity(adjusted)} corrected)"
+        said += f" (p = {quantity(adjusted)} corrected{'' if sure else ': what chance explains'})"
     numbers = {"before": growth.before, "after": growth.after, "ratio": growth.ratio, "p_holm": adjusted}
     return Finding(Kind.COST, growth.entry, outcome, said, growth.counter.replace("_", " "), numbers)
