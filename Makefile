@@ -56,9 +56,10 @@ format: $(READY)  ## Format the code and apply the safe fixes.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Measure speed, as ratios against plain references.
+bench: $(READY)  ## Measure speed, as ratios against plain references; trip at 1.25x.
 	@mkdir -p results
 	$(BIN)/python -m pytest bench/perf --benchmark-enable --benchmark-columns=median,iqr,rounds --benchmark-json=results/perf.json
+	$(BIN)/python -m bench.tripwire results/perf.json
 
 clean:  ## Remove .venv and caches; results/ stays.
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -58,7 +58,7 @@ def test_what_the_mutants_are_made_from_passes_everything(honest: Plain, monkeyp
 def test_smoothing_passes_everything(
     name: str, parameters: dict[str, Any], missing: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Mutants have 1000 trials each. What is right was tried thousands of times, on counts, in tests/certifiers/smoothing.
+    # Mutants have 1000 trials each. What is right was tried thousands of times, on counts, in certifiers/smoothing.
     monkeypatch.setattr(statistics_checks, "_QUICK_TRIALS", 100 if name == "smoothing-l1" else 300)
     found = outcomes(certifiers.create(name, **parameters), seed=len(parameters))
     assert failures(found) == {}
