@@ -13,6 +13,7 @@ from scipy.special import betaincinv, ndtri
 
 from leaderboards.gate.findings import Finding, Kind, Outcome
 from leaderboards.gate.measured import Measured, classifier_of
+from leaderboards.radii import parse_radius
 from leaderboards.records import EVIDENCE_PREFIX, VERDICTS, Entry
 
 #: What rounding may add to a radius that is computed again from its counts.
@@ -47,7 +48,8 @@ def counterexamples(runs: Iterable[Measured]) -> Refuted:
     """The nearest input known to be answered otherwise, by classifier, image and prediction, over some runs.
 
     From audits of deterministic certifiers, from the cascade's attacks and from witnesses of mixed-integer programs;
-    and, for the very same cell, from audits of any certifier.
+    and, for the very same cell, from audits of any certifier. Where a certifier says FALSIFIED and not how far away,
+    the input lies within the largest radius that its run asked for.
     """
     nearest: dict[tuple[str, int, int], float] = defaultdict(lambda: np.inf)
 
@@ -63,12 +65,21 @@ def counterexamples(runs: Iterable[Measured]) -> Refuted:
             for name in _names(entry):
                 if (audits := measured.audits.get(entry.key)) is not None:
                     note(name, audits["image_id"], audits["prediction"], audits["attack_radius"])
-            for column in _DISTANCES:
-                if column in entry.rows and entry.guarantee == "deterministic":
-                    # What was refuted is the classifier's own answer, whether or not a smaller ball was proved.
-                    rows = entry.rows
-                    note(classifier_of(entry), rows["image_id"], rows["clean_prediction"], rows[column])
+            if entry.guarantee == "deterministic" and len(entry.rows):
+                # What was refuted is the classifier's own answer, whether or not a smaller ball was proved.
+                rows = entry.rows
+                note(classifier_of(entry), rows["image_id"], rows["clean_prediction"], _distances(entry, measured))
     return dict(nearest)
+
+
+def _distances(entry: Entry, measured: Measured) -> pd.Series:
+    """How near each image's answer is known to change, from the rows themselves; infinite where nothing is known."""
+    rows = entry.rows
+    known = [rows[column].fillna(np.inf).to_numpy(dtype=np.float64) for column in _DISTANCES if column in rows]
+    found = pd.Series(np.min([np.full(len(rows), np.inf), *known], axis=0), index=rows.index)
+    # What an audit has refuted is FALSIFIED here too, and the audit knows how far away.
+    said = (rows["verdict"] == "FALSIFIED") & ~rows["reason"].str.startswith("refuted by an audit") & np.isinf(found)
+    return found.mask(said, max((float(parse_radius(radius)) for radius in measured.run.radii), default=np.inf))
 
 
 def false_images(entry: Entry, known: Refuted) -> dict[int, float]:

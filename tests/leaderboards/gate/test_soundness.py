@@ -89,6 +89,15 @@ def test_a_proof_beyond_an_input_that_another_entry_found(measured: MakeRun, pro
     assert not compare(measured(proof()), measured(proof(), other, name="head")).alarms
 
 
+def test_what_one_certifier_falsifies_no_other_proves(measured: MakeRun, proof: MakeProof) -> None:
+    """The radii asked for go up to 1: an image that is FALSIFIED is answered otherwise within 1."""
+    verdicts = {"verdict": ["FALSIFIED"] * 2 + ["CERTIFIED", "ABSTAINED"], "radius": [0, 0, 0.2, 0]}
+    base = measured(proof(), proof(name="b", key="b" * 64, columns=verdicts | {"prediction": [-1, -1, 1, -1]}))
+    report = compare(base, measured(proof(), name="head"))
+    # It proves 1.0 for the first image, and 0.7 for the second, where the input may be farther away.
+    assert [(item.entry, "image 0: certified beyond" in item.said) for item in report.alarms] == [("a", True)]
+
+
 def test_a_proof_that_an_audit_of_the_other_run_refutes(measured: MakeRun, proof: MakeProof) -> None:
     audit = pd.DataFrame({"image_id": [0, 10], "prediction": [1, 1], "attack_radius": [0.9, 5.0]})
     base = measured(proof(), audits={"k" * 64: audit})
