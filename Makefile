@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup leaderboard zoo board-deterministic lpd-figure2 boards test check format bench clean
+REGRESS := results/regress
+.PHONY: help setup leaderboard zoo board-deterministic lpd-figure2 boards test regress baseline check format bench clean
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z0-9-]*\):.*##/  make \1\t/p' $(MAKEFILE_LIST) | expand -t 30
@@ -39,6 +40,15 @@ boards: $(READY)  ## Make the page of every published board, and their index, fr
 test: $(READY)  ## Run the tests, a process a core.
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+# A store of its own, made anew: rows that an older program stored would say nothing of this one.
+regress: $(READY)  ## Run a small suite, and hold it against the baseline in leaderboards/published/ci.
+	rm -rf $(REGRESS)
+	$(BIN)/certbench run ci --output $(REGRESS)
+	$(BIN)/certbench compare leaderboards/published/ci $(REGRESS) --margin 10 --json $(REGRESS)/gate.json --junit $(REGRESS)/gate.xml --markdown $(REGRESS)/gate.md
+
+baseline: $(READY)  ## Make the last `make regress` the baseline: make baseline REASON="why".
+	$(BIN)/certbench baseline $(REGRESS) --to leaderboards/published/ci --reason "$(REASON)"
+
 check: $(READY)  ## Lint (ruff), types (mypy --strict), architecture (import-linter).
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,9 +59,10 @@ format: $(READY)  ## Format the code and apply the safe fixes.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## Measure speed, as ratios against plain references.
+bench: $(READY)  ## Measure speed, as ratios against plain references; trip at 1.25x.
 	@mkdir -p results
 	$(BIN)/python -m pytest bench/perf --benchmark-enable --benchmark-columns=median,iqr,rounds --benchmark-json=results/perf.json
+	$(BIN)/python -m bench.tripwire results/perf.json
 
 clean:  ## Remove .venv and caches; results/ stays.
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

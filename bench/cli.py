@@ -10,8 +10,10 @@ import typer
 
 from bench.allocator import keep_memory
 from bench.audit_command import audit
+from bench.baseline_command import baseline
 from bench.board_output import publish_run as _publish
 from bench.check_command import check
+from bench.compare_command import compare
 from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, UNFINISHED, USAGE, find_manifest
 from bench.endings import stderr as _stderr
 from bench.endings import stop as _stop
@@ -34,10 +36,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(audit)
+app.command()(baseline)
 app.command()(check)
 app.command("import")(import_published)
 app.command()(publish)
 app.command()(pages)
+app.command()(compare)
 
 
 def main() -> None:

@@ -46,12 +46,19 @@ class TrainJob:
         yield self
 
 
-def jobs_of(spec: ExperimentSpec, label: str, dataset: Dataset) -> tuple[TrainJob, ...]:
-    """The jobs that make the members of an ensemble of a spec, in the order of its members."""
+def jobs_of(
+    spec: ExperimentSpec, label: str, dataset: Dataset, training_seed: int | None = None
+) -> tuple[TrainJob, ...]:
+    """The jobs that make the members of an ensemble of a spec, in the order of its members.
+
+    `training_seed` takes the place of the spec's seed, in this training and in those it starts from.
+    """
     if label in spec.planted:
         return (_planted_job(spec, label, dataset),)
     table = spec.ensembles[label]
-    starts = jobs_of(spec, table.start, dataset) if table.start is not None else ()
+    seed = spec.seed if training_seed is None else training_seed
+    shown = label if training_seed is None else f"{label} seed {training_seed}"
+    starts = jobs_of(spec, table.start, dataset, training_seed) if table.start is not None else ()
     common: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "data": {"name": dataset.name, "train": dataset.train.digest},
@@ -67,18 +74,18 @@ def jobs_of(spec: ExperimentSpec, label: str, dataset: Dataset) -> tuple[TrainJo
     if starts:
         common["start"] = [start.digest for start in starts]
     if table.objective.joint:
-        recipe = {**common, "members": table.members, "seed": derive_seed(spec.seed, "joint")}
-        return (TrainJob(label, table.objective, table.schedule, recipe, starts),)
+        recipe = {**common, "members": table.members, "seed": derive_seed(seed, "joint")}
+        return (TrainJob(shown, table.objective, table.schedule, recipe, starts),)
     jobs = []
     for number in range(table.members):
-        recipe = {**common, "members": 1, "seed": derive_seed(spec.seed, "member", number)}
+        recipe = {**common, "members": 1, "seed": derive_seed(seed, "member", number)}
         # A start of single members lends each its own; then the others take no part in the recipe.
         own, first = (starts[number : number + 1], 0) if len(starts) == table.members else (starts, number)
         if own:
             recipe["start"] = [start.digest for start in own]
             if len(own) != table.members and len(starts) != table.members:
                 recipe["start_member"] = first
-        name = f"{label} member {number + 1} of {table.members}"
+        name = f"{shown} member {number + 1} of {table.members}"
         jobs.append(TrainJob(name, table.objective, table.schedule, recipe, own, first))
     return tuple(jobs)
 

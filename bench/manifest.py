@@ -193,7 +193,9 @@ def _entry(
             **({} if cell.precision == "float32" else {"precision": cell.precision}),
             "member_validation_accuracies": accuracies,
             "training_seconds": sum(header["training_seconds"] for header in headers),
-            "search": plan.searches.get(cell.ensemble),
+            "search": plan.searches.get(cell.training_seed.ensemble if cell.training_seed else cell.ensemble),
+            **({"training_seed": {"of": seed.of, "seed": seed.seed}} if (seed := cell.training_seed) else {}),
+            "weights": task.key_fields["weights"] if task else [],
             "training": [{"label": job.label, **job.recipe} for job in cell.jobs],
         },
     }

@@ -17,6 +17,15 @@ from leaderboards.records import SCHEMA_VERSION
 
 
 @dataclass(frozen=True)
+class TrainingSeed:
+    """One of several trainings of a line of the spec: its name without the seed, its ensemble's, and the seed."""
+
+    of: str
+    ensemble: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class Cell:
     """One line of the board before it is measured; `reason` says why it cannot be, where it cannot."""
 
@@ -30,6 +39,7 @@ class Cell:
     #: What the board calls its aggregation and, as the spec does, its certifier.
     labels: tuple[str, str] = ("", "")
     precision: Precision = "float32"
+    training_seed: TrainingSeed | None = None
 
     def key_fields(
         self, weights: Sequence[str], spec: ExperimentSpec, images: Split, combined: Aggregation | None = None
@@ -117,12 +127,13 @@ def make_plan(spec: ExperimentSpec, spec_text: str, dataset: Dataset, limit: int
         label = spec.planted[named].cancelling_pair_of if named in spec.planted else named
         _check_architecture(label, spec.ensembles[label], dataset)
     cells = tuple(
-        _cell(spec, dataset, entry.name, label, aggregation, certifier, precision)
+        _cell(spec, dataset, entry.name, label, aggregation, certifier, precision, training_seed)
         for entry in spec.entries
         for label in entry.ensemble
         for aggregation in entry.aggregation
         for certifier in entry.certifier
         for precision in entry.precision
+        for training_seed in _training_seeds(spec, label)
     )
     seen: set[str] = set()
     for cell in cells:
@@ -131,6 +142,11 @@ def make_plan(spec: ExperimentSpec, spec_text: str, dataset: Dataset, limit: int
         seen.add(cell.name)
         _check_identity(cell)
     return Plan(name, spec, spec_text, dataset, images, cells)
+
+
+def _training_seeds(spec: ExperimentSpec, label: str) -> tuple[int | None, ...]:
+    table = spec.sources()[label]
+    return (isinstance(table, EnsembleTable) and table.seeds) or (None,)
 
 
 def _check_architecture(label: str, table: EnsembleTable, dataset: Dataset) -> None:
@@ -161,6 +177,7 @@ def _cell(
     aggregation: Aggregation,
     certifier: str,
     precision: Precision,
+    training_seed: int | None,
 ) -> Cell:
     method = spec.certifier(certifier)
     threat = ThreatModel(spec.threat.norm)
@@ -172,16 +189,19 @@ def _cell(
     elif precision != "float32" and method.guarantee is not Guarantee.PROBABILISTIC:
         reason = f"{method.name} bounds networks in float32 or float64, not in {precision}; smoothing samples any."
     shown = _short(aggregation) if precision == "float32" else f"{_short(aggregation)} in {precision}"
+    name = name or f"{label} · {shown} · {certifier}"
+    seeded = training_seed is not None
     return Cell(
-        name=name or f"{label} · {shown} · {certifier}",
-        ensemble=label,
-        jobs=jobs_of(spec, label, dataset),
+        name=f"{name} · seed {training_seed}" if seeded else name,
+        ensemble=f"{label} seed {training_seed}" if seeded else label,
+        jobs=jobs_of(spec, label, dataset, training_seed),
         aggregation=aggregation,
         certifier=method,
         threat=threat,
         reason=reason,
         labels=(shown, certifier),
         precision=precision,
+        training_seed=None if training_seed is None else TrainingSeed(name, label, training_seed),
     )
 
 

@@ -70,7 +70,11 @@ def _search_plan(plan: Plan, label: str) -> Plan:
     selection = spec.selection
     assert selection is not None, "checked with the spec"  # noqa: S101
     names = _candidate_names(spec, label)
-    candidates = {name: candidate for name, (_, candidate) in zip(names, table.candidates(), strict=True)}
+    # Hyper-parameters are chosen once, from the spec's own seed, and then every training seed has them.
+    candidates = {
+        name: candidate.model_copy(update={"seeds": None})
+        for name, (_, candidate) in zip(names, table.candidates(), strict=True)
+    }
     entries = tuple(
         EntryTable.model_construct(
             name=name, ensemble=(name,), aggregation=(selection.aggregation,), certifier=(selection.certifier,)

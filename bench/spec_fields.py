@@ -12,6 +12,7 @@ from ensembles.registry import RegistryError, did_you_mean
 from ensembles.training import Objective, Schedule
 from ensembles.training import from_mapping as objective_from_mapping
 from leaderboards.radii import parse_radius
+from leaderboards.training_seeds import LEAST_SEEDS
 
 T = TypeVar("T")
 
@@ -96,6 +97,18 @@ def written_radii(written: Any) -> tuple[str, ...]:
     if exact != sorted(set(exact)):
         raise ValueError(f"radii must ascend without repetition, got {', '.join(map(str, written))}")
     return tuple(str(item) for item in written)
+
+
+def written_seeds(written: Any) -> tuple[int, ...]:
+    """Training seeds: at least `LEAST_SEEDS` different whole numbers in [0, 2^63)."""
+    if not isinstance(written, list) or not all(type(seed) is int and 0 <= seed < 2**63 for seed in written):
+        raise ValueError(f"seeds must be a list of whole numbers from 0 on, such as [0, 1, 2], got {written!r}")
+    if len(set(written)) != len(written) or len(written) < LEAST_SEEDS:
+        raise ValueError(
+            f"seeds must be at least {LEAST_SEEDS} different ones, got {written!r}: fewer say nothing of the spread "
+            "between trainings. For one training, leave seeds out."
+        )
+    return tuple(written)
 
 
 def architecture_named(name: Any) -> str:

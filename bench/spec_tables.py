@@ -18,6 +18,7 @@ from bench.spec_fields import (
     dataset_named,
     sole_or_list,
     written_radii,
+    written_seeds,
 )
 from certifiers import Norm
 from ensembles import Aggregation, aggregation, architectures
@@ -57,7 +58,9 @@ class EnsembleTable(Table):
     """`[ensembles.NAME]`: how members are built and trained.
 
     `grid_radii` are the radii whose certified accuracy chooses among the candidates of `grid`; without it those of
-    the spec.
+    the spec. `seeds` are training seeds: each line of the board that names the ensemble becomes one for each of them,
+    and the board shows their mean and the deviation between them. Without it the ensemble is trained once, from the
+    seed of the spec; that seed in the list shares its training.
     """
 
     architecture: Annotated[str, built(architecture_named)]
@@ -70,6 +73,7 @@ class EnsembleTable(Table):
         default_factory=dict
     )
     grid_radii: Annotated[tuple[str, ...], BeforeValidator(written_radii)] | None = None
+    seeds: Annotated[tuple[int, ...], BeforeValidator(written_seeds)] | None = None
 
     def candidates(self) -> list[tuple[dict[str, Any], "EnsembleTable"]]:
         """The tables that the grid stands for, each with the values that make it; without a grid the table itself.

@@ -10,6 +10,7 @@ from leaderboards.board import Board, Line
 from leaderboards.metrics import CONFIDENCE, Share
 from leaderboards.radii import format_radius
 from leaderboards.rounding import rounding_costs
+from leaderboards.statistics_document import statistics_document
 
 #: Raised whenever a field of the document changes its meaning.
 DOCUMENT_VERSION = 1
@@ -37,6 +38,7 @@ def json_document(board: Board) -> str:
         "ranking": board.ranking,
         "confidence": CONFIDENCE,
         "entries": [_entry(board, line) for line in board.lines],
+        "statistics": statistics_document(board),
         "spec_text": board.spec_text,
     }
     return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -130,6 +130,18 @@ def certified_curve(rows: Columns, grid: npt.ArrayLike | None = None) -> Curve:
     return Curve(radius=at, value=successes / trials, low=low, high=high)
 
 
+def earned_radii(rows: Columns) -> npt.NDArray[np.float64]:
+    """The radius that each image earns, in input units: `correct * radius`, 0 where it is wrong or not certified.
+
+    Returns:
+        float64[images].
+
+    Raises:
+        ValueError: as `correct_at`.
+    """
+    return np.where(_certified_correct(rows), _radii(rows), 0.0)
+
+
 def average_certified_radius(rows: Columns) -> float:
     """Mean over all images of `correct * radius`, in input units (ACR).
 
@@ -139,7 +151,7 @@ def average_certified_radius(rows: Columns) -> float:
     Raises:
         ValueError: as `correct_at`.
     """
-    return float(np.mean(np.where(_certified_correct(rows), _radii(rows), 0.0)))
+    return float(np.mean(earned_radii(rows)))
 
 
 def median_certified_radius(rows: Columns) -> float:
@@ -148,7 +160,7 @@ def median_certified_radius(rows: Columns) -> float:
     Raises:
         ValueError: as `correct_at`.
     """
-    return float(np.median(np.where(_certified_correct(rows), _radii(rows), 0.0)))
+    return float(np.median(earned_radii(rows)))
 
 
 def clean_accuracy(rows: Columns) -> Share | None:

@@ -13,6 +13,7 @@ from leaderboards.radii import format_radius
 from leaderboards.rounding import reading_of_rounding, rounding_costs
 from leaderboards.scores import Scores
 from leaderboards.side_by_side import side_by_side, stages
+from leaderboards.statistics_tables import reading_of_band, statistics_blocks
 from leaderboards.training import diagnostic_names, searches
 
 
@@ -31,6 +32,7 @@ def markdown_page(board: Board) -> str:
         "ACR",
         "median",
         "abstains",
+        "E[false]",
         "s / image",
         "checked",
         *(["audited", "tightness"] if board.audited else []),
@@ -43,6 +45,7 @@ def markdown_page(board: Board) -> str:
             text(line.entry.guarantee),
             *_numbers(line.scores),
             numerals.percent(line.scores.abstention.value),
+            numerals.quantity(line.scores.expected_false_certificates),
             numerals.quantity(line.scores.seconds),
             text(badge_text(line.entry)),
             *(audit_texts(line.entry.audit) if board.audited else ()),
@@ -62,6 +65,7 @@ def markdown_page(board: Board) -> str:
     blocks += [] if rows else ["No entry is complete."]
     if board.unranked:
         blocks += ["## Without numbers", "\n".join(f"- {_without(line)}" for line in board.unranked)]
+    blocks += statistics_blocks(board)
     blocks += _rounding_blocks(board)
     blocks += _training_blocks(board)
     blocks += ["## How to read it", "\n".join(f"- {text(sentence)}" for sentence in reading_guide(board))]
@@ -212,6 +216,7 @@ def reading_guide(board: Board) -> list[str]:
         "proof count as not certified, at r = 0 too.",
         "[low, high]: the exact 95 % interval (Clopper-Pearson) for a random image of this data set. Where "
         "two intervals overlap, the order of the entries may be chance.",
+        reading_of_band(board),
         board.ranking,
         "Clean: accuracy of the unsmoothed classifier without any certificate.",
         "ACR and median: average and median over all images of the certified radius, 0 where it is wrong or "
@@ -221,7 +226,8 @@ def reading_guide(board: Board) -> list[str]:
         "first check that it failed. Entries below L2 are unverified and ranked apart; other tables and "
         "figures mark them.",
         "Guarantee: a deterministic certificate is a proof; a probabilistic one is wrong with at most the "
-        "stated probability per image. The expected number of false certificates adds these up.",
+        "stated probability per image. E[false] adds these up over the certified images: the expected number of false "
+        "certificates is at most that.",
         "Seconds: wall time per image on the machine of the run; a pass that serves several entries is shared "
         "equally between them. Between machines, compare passes.",
         *reading_of_imported(board),

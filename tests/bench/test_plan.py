@@ -332,3 +332,64 @@ def test_cells_are_plain_values(plan_of: Callable[..., Plan]) -> None:
     first, again = plan_of(), plan_of()
     assert first.cells == again.cells
     assert isinstance(first.cells[0], Cell)
+
+
+# ---- training seeds
+
+
+def test_training_seeds_are_lines_of_their_own_on_the_same_noise(
+    plan_of: Callable[..., Plan], edited: Callable[..., str]
+) -> None:
+    plain = plan_of()
+    plan = plan_of(edited(("members = 3\n", "members = 3\nseeds = [7, 8, 9]\n")))
+    assert [cell.name for cell in plan.cells[:4]] == [
+        *("single · seed 7", "single · seed 8", "single · seed 9"),
+        "three · weighted-average · smoothing · seed 7",
+    ]
+    assert {cell.ensemble for cell in plan.cells} == {"three seed 7", "three seed 8", "three seed 9"}
+    found = [(cell.training_seed.of, cell.training_seed.seed) for cell in plan.cells[:3] if cell.training_seed]
+    assert found == [("single", 7), ("single", 8), ("single", 9)]
+    # The spec's own seed, 7, is the training of the spec without seeds, and so is its key.
+    assert [job.digest for job in plan.cells[0].jobs] == [job.digest for job in plain.cells[0].jobs]
+    assert key_of(plan, 0) == key_of(plain, 0)
+    assert plan.cells[0].key_fields(WEIGHTS, plan.spec, plan.images) == plan.cells[1].key_fields(
+        WEIGHTS, plan.spec, plan.images
+    )
+    digests = {job.digest for job in plan.jobs()}
+    assert len(digests) == 9
+    assert {job.digest for job in plain.jobs()} < digests
+    labels = [job.label for job in plan.jobs()]
+    assert labels[0] == "three seed 7 member 1 of 3"
+
+
+def test_a_start_has_the_training_seed_of_what_starts_from_it(
+    plan_of: Callable[..., Plan], edited: Callable[..., str]
+) -> None:
+    later = (
+        "[ensembles.later]\narchitecture = 'mlp'\noptions = { hidden = [16] }\nmembers = 3\nstart = 'three'\n"
+        "objective = { name = 'gaussian', sigma = 0.25 }\nschedule = { epochs = 1 }\nseeds = [7, 8, 9]\n\n"
+    )
+    plan = plan_of(
+        edited((PLAIN_ENTRY, PLAIN_ENTRY.replace('"three"', '"later"')), ("[certifiers", later + "[certifiers"))
+    )
+    starts = [tuple(start.digest for job in cell.jobs for start in job.starts) for cell in plan.cells[:3]]
+    assert len(set(starts)) == 3
+    own = {job.digest for cell in plan.cells[3:] for job in cell.jobs}
+    assert set(starts[0]) == own
+
+
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        ("[1, 2]", r"seeds must be at least 3 different ones, got \[1, 2\]"),
+        ("[1, 2, 2]", "at least 3 different ones"),
+        ("[1, 2, -3]", "list of whole numbers from 0 on"),
+        ("3", r"such as \[0, 1, 2\], got 3"),
+        ("[true, 1, 2]", "list of whole numbers"),
+    ],
+)
+def test_training_seeds_are_at_least_three(
+    plan_of: Callable[..., Plan], edited: Callable[..., str], seeds: str, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        plan_of(edited(("members = 3\n", f"members = 3\nseeds = {seeds}\n")))

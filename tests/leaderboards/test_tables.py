@@ -15,7 +15,7 @@ def test_the_markdown_table_holds_the_numbers(make_run: Callable[..., Run], make
     # Clopper-Pearson of 2 and 1 of 4 images.
     assert cells[:5] == ["1", "one", "smoothing", "probabilistic", "41.7"]
     assert cells[5:8] == ["50.0 [6.8, 93.2]", "50.0 [6.8, 93.2]", "25.0 [0.6, 80.6]"]
-    assert cells[8:] == ["100.0 [39.8, 100.0]", "0.375", "0.250", "25.0", "0.5", "not checked"]
+    assert cells[8:] == ["100.0 [39.8, 100.0]", "0.375", "0.250", "25.0", "0.003", "0.5", "not checked"]
     assert "- part: **incomplete** (2 missing)" in page
     assert RANKING in page
     assert "certbench run spec.toml" in page
@@ -29,9 +29,10 @@ def test_hostile_texts_stay_text_in_markdown(hostile_run: Run) -> None:
     assert not re.search(r"(?<!\\)\]\(", outside)
     assert "://" not in outside
     table = [line for line in outside.splitlines() if line.startswith("|")]
-    assert len(table) == 4
-    # All rows have the cells of the head: no name ends a cell.
-    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert len(table) == 8
+    # All rows of the ranking, and of the standings, have the cells of their head: no name ends a cell.
+    for rows in (table[:4], table[4:]):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in rows}) == 1
     assert fenced.endswith("\n````\n")
 
 

@@ -1,0 +1,166 @@
+"""Two runs, entry by entry: which can be compared, how, and what follows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+
+from leaderboards.gate import costs, losses
+from leaderboards.gate.findings import Finding, Kind, Outcome, Report, Rules
+from leaderboards.gate.identity import same_rows
+from leaderboards.gate.images import lost_images
+from leaderboards.gate.measured import Measured, classifier_of, same_machine
+from leaderboards.gate.soundness import Refuted, counterexamples, false_images, soundness
+from leaderboards.numerals import quantity
+from leaderboards.paired import holm
+from leaderboards.radii import format_radius, parse_radius
+from leaderboards.records import Entry
+
+_MUST_AGREE = {"dataset": "data set", "split": "split", "norm": "norm", "images_digest": "image set"}
+
+#: Kinds of findings in the order in which they are told.
+_ORDER = tuple(Kind)
+
+
+def compare(base: Measured, head: Measured, rules: Rules | None = None) -> Report:
+    """The gate: HEAD beside BASE.
+
+    Entries are matched by name. Entries of one key must be equal row by row; proofs about one classifier must all be
+    kept; all others are held to `rules` by paired tests, which share one budget of false alarms. Rows of another
+    processor or other libraries may differ in last bits, so that these too are held to the tests where they differ.
+    """
+    rules = rules or Rules()
+    known = counterexamples((base, head))
+    findings = soundness(head, known)
+    ours, theirs = ({entry.name: entry for entry in run.run.entries} for run in (base, head))
+    radii, notes = _shared_radii(base, head)
+    notes += [f"Only in HEAD: {name}." for name in theirs if name not in ours]
+    findings += [_missing(name, rules) for name in ours if name not in theirs]
+    tests: list[losses.Loss] = []
+    counted: list[costs.Growth] = []
+    for name, entry in ours.items():
+        if name in theirs:
+            added, noted = _compared(entry, theirs[name], radii, known, tests, counted)
+            findings += added
+            notes += noted
+    findings += _tested(tests, counted, rules)
+    findings.sort(key=lambda item: (item.outcome is Outcome.PASS, _ORDER.index(item.kind)))
+    return Report(base.run.name, head.run.name, rules, tuple(findings), tuple(notes))
+
+
+def _compared(
+    base: Entry,
+    head: Entry,
+    radii: tuple[Fraction, ...],
+    known: Refuted,
+    tests: list[losses.Loss],
+    counted: list[costs.Growth],
+) -> tuple[list[Finding], list[str]]:
+    """Findings and notes about one entry; what needs a test is added to `tests` and `counted`."""
+    if base.status != "complete":
+        return [], [f"{base.name}: not compared, being {base.status} in BASE ({base.reason or 'no reason given'})."]
+    findings = _state(base, head)
+    if head.status != "complete":
+        return findings, []
+    if reason := _incomparable(base, head):
+        said = f"cannot be compared: {reason}. Run both with one spec, or update the baseline."
+        return [*findings, Finding(Kind.STATE, head.name, Outcome.INCONCLUSIVE, said)], []
+    notes = [_seconds(base, head)]
+    exact = same_machine(base, head)
+    if base.key and base.key == head.key:
+        same = same_rows(base, head)
+        if exact or same.outcome is Outcome.PASS:
+            return [*findings, same], notes
+        notes.append(f"{base.name}: computed on another processor or with other libraries, so rows are held to tests.")
+    false = false_images(base, known)
+    if false:
+        notes.append(f"{base.name}: {len(false)} certificates of BASE are known to be false; losing them is no loss.")
+    same_classifier = exact and classifier_of(base) is not None and classifier_of(base) == classifier_of(head)
+    proofs = base.guarantee == head.guarantee == "deterministic"
+    if proofs and same_classifier:
+        findings.append(lost_images(base, head, false))
+    else:
+        if proofs:
+            why = "weights that differ or are not known" if exact else "another processor or other libraries"
+            notes.append(f"{base.name}: {why}: proofs are compared by paired tests.")
+        if base.guarantee == head.guarantee == "probabilistic":
+            notes += _alphas(base, head)
+        tests += losses.losses(_without(base, false), head, radii) if radii else []
+    counted += costs.growths(base, head, exact=proofs and same_classifier)
+    return findings, notes
+
+
+def _tested(tests: Sequence[losses.Loss], counted: Sequence[costs.Growth], rules: Rules) -> list[Finding]:
+    """All findings that chance has a part in, under one budget."""
+    uncertain = [growth for growth in counted if growth.p_value is not None]
+    p_values = [test.p_value for test in tests] + [float(growth.p_value or 0.0) for growth in uncertain]
+    adjusted = holm(p_values) if p_values else np.empty(0)
+    found = [losses.judged(test, float(p), rules) for test, p in zip(tests, adjusted[: len(tests)], strict=True)]
+    found += [costs.judged(item, float(p), rules) for item, p in zip(uncertain, adjusted[len(tests) :], strict=True)]
+    return found + [costs.judged(growth, None, rules) for growth in counted if growth.p_value is None]
+
+
+def _shared_radii(base: Measured, head: Measured) -> tuple[tuple[Fraction, ...], list[str]]:
+    """The radii of both runs, and what is left out."""
+    one, other = ({parse_radius(radius) for radius in run.run.radii} for run in (base, head))
+    notes = []
+    for which, alone in (("BASE", one - other), ("HEAD", other - one)):
+        if alone:
+            notes.append(f"Radii of {which} alone, not compared: {', '.join(map(format_radius, sorted(alone)))}.")
+    return tuple(sorted(one & other)), notes
+
+
+def _missing(name: str, rules: Rules) -> Finding:
+    said = "in BASE alone: what is no longer measured cannot pass. Update the baseline, or allow it (--allow-missing)"
+    outcome = Outcome.PASS if rules.allow_missing else Outcome.INCONCLUSIVE
+    return Finding(Kind.STATE, name, outcome, "in BASE alone, which is allowed" if rules.allow_missing else said)
+
+
+def _state(base: Entry, head: Entry) -> list[Finding]:
+    """Whether HEAD has as much to show for an entry as BASE had."""
+    if head.status != "complete":
+        outcome = Outcome.INCONCLUSIVE if head.status == "incomplete" else Outcome.REGRESSION
+        return [Finding(Kind.STATE, head.name, outcome, f"complete before, now {head.status}: {head.reason}")]
+    found = []
+    before, now = (int((entry.rows["verdict"] == "TIMEOUT").sum()) for entry in (base, head))
+    if now > before:
+        said = f"{now} images ran out of time, {before} before: run it on an idle machine"
+        found.append(Finding(Kind.STATE, head.name, Outcome.INCONCLUSIVE, said))
+    was, is_now = (entry.conformance is not None and entry.conformance.verified for entry in (base, head))
+    if was and not is_now and not (head.conformance and head.conformance.failed):
+        said = "its certifier was checked to L2 before and is not now. Run without --no-check"
+        found.append(Finding(Kind.STATE, head.name, Outcome.INCONCLUSIVE, said))
+    return found
+
+
+def _incomparable(base: Entry, head: Entry) -> str:
+    for field, words in _MUST_AGREE.items():
+        if getattr(base, field) != getattr(head, field):
+            return f"another {words} ({getattr(base, field)} and {getattr(head, field)})"
+    one, other = (entry.rows.set_index("image_id")["label"].sort_index() for entry in (base, head))
+    return "" if one.equals(other) else "other images or labels"
+
+
+def _without(entry: Entry, false: dict[int, float]) -> Entry:
+    """An entry of which some certificates are taken away."""
+    if not false:
+        return entry
+    told = entry.rows["image_id"].isin(list(false))
+    rows = entry.rows.assign(
+        verdict=entry.rows["verdict"].mask(told, "FALSIFIED"), radius=entry.rows["radius"].mask(told, 0.0)
+    )
+    return replace(entry, rows=rows)
+
+
+def _alphas(base: Entry, head: Entry) -> list[str]:
+    one, other = (float(entry.rows["failure_probability"].max()) for entry in (base, head))
+    if one == other:
+        return []
+    return [f"{head.name}: alpha was {one:g} and is {other:g}: certified accuracies differ in meaning."]
+
+
+def _seconds(base: Entry, head: Entry) -> str:
+    one, other = (float(entry.rows["seconds"].mean()) for entry in (base, head))
+    ratio = f", {other / one:.2f} times" if one > 0 else ""
+    return f"{head.name}: {quantity(one)} s an image before, {quantity(other)} now{ratio} (shown only: not one job)."

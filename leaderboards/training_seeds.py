@@ -1,0 +1,98 @@
+"""Training seeds as a factor: entries that differ in the seed of their training alone, taken together.
+
+The images say how sure the score of given weights is; only other seeds say what the training would have given on
+another day. Both are needed before one training method is called better than another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from leaderboards.board import Board, Line
+from leaderboards.paired import correctness
+from leaderboards.resampling import rank_intervals
+
+#: Fewer say too little about the spread between them.
+LEAST_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Family:
+    """The entries of one line of a spec, a training seed each, and its place among all.
+
+    Attributes:
+        name: of the line of the spec; of an entry with one seed, its own name.
+        seeds: as in the spec; empty where the training had one.
+        lines: the entries, in the order of the seeds.
+        certified: float64[radii], the mean over seeds of the certified accuracies.
+        deviation: float64[radii], their standard deviation between seeds (n - 1 in the denominator); NaN of one.
+        mean: of the certified accuracies over seeds and radii: what families are ranked by.
+        mean_deviation: the standard deviation between seeds of the mean over radii; NaN of one.
+        rank: from 1; equal means share one.
+        rank_interval: the ranks in the middle 95 % of resamples of images and seeds.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    lines: tuple[Line, ...]
+    certified: npt.NDArray[np.float64]
+    deviation: npt.NDArray[np.float64]
+    mean: float
+    mean_deviation: float
+    rank: int
+    rank_interval: tuple[int, int]
+
+
+def families(board: Board) -> tuple[Family, ...]:
+    """All ranked lines of a board, those of one line of the spec together, best first.
+
+    Empty where no line of the spec has several training seeds. A family whose seeds are not all ranked is left
+    out: the mean of those that happen to be finished, or sound, would be another number.
+    """
+    groups: dict[str, list[Line]] = {}
+    incomplete: set[str] = set()
+    for line in board.lines:
+        factor = line.entry.details.get("training_seed")
+        name = factor["of"] if factor else line.entry.name
+        groups.setdefault(name, []).append(line)
+        if line.rank is None:
+            incomplete.add(name)
+    whole = {name: lines for name, lines in groups.items() if name not in incomplete}
+    if not any(len(lines) >= LEAST_SEEDS for lines in whole.values()):
+        return ()
+    found = [_ordered(lines) for lines in whole.values()]
+    correct = [correctness([line.entry for line in lines], board.radii) for lines in found]
+    # Exact, so that equal means are equal whatever the numbers of seeds.
+    totals = [Fraction(int(table.sum()), len(table)) for table in correct]
+    intervals = rank_intervals([table.mean(axis=1) for table in correct])
+    built = [
+        _family(name, lines, table, 1 + sum(total > own for total in totals), interval)
+        for name, lines, table, own, interval in zip(whole, found, correct, totals, intervals, strict=True)
+    ]
+    return tuple(sorted(built, key=lambda family: family.rank))
+
+
+def _ordered(lines: Sequence[Line]) -> tuple[Line, ...]:
+    return tuple(sorted(lines, key=lambda line: line.entry.details.get("training_seed", {}).get("seed", 0)))
+
+
+def _family(
+    name: str, lines: tuple[Line, ...], correct: npt.NDArray[np.bool_], rank: int, interval: tuple[int, int]
+) -> Family:
+    shares = correct.mean(axis=2)  # [seeds, radii]
+    several = len(lines) > 1
+    means = shares.mean(axis=1)
+    return Family(
+        name=name,
+        seeds=tuple(line.entry.details["training_seed"]["seed"] for line in lines) if several else (),
+        lines=lines,
+        certified=shares.mean(axis=0),
+        deviation=shares.std(axis=0, ddof=1) if several else np.full(shares.shape[1], np.nan),
+        mean=float(means.mean()),
+        mean_deviation=float(means.std(ddof=1)) if several else float("nan"),
+        rank=rank,
+        rank_interval=interval,
+    )
