@@ -68,7 +68,7 @@ def envelopes(board: Board) -> tuple[Envelope, ...]:
     for line in board.ranked:
         details = line.entry.details
         sigma = details.get("certifier", {}).get("parameters", {}).get("sigma")
-        if isinstance(sigma, int | float) and line.rank is not None:
+        if isinstance(sigma, int | float) and line.rank is not None and not line.entry.imported:
             found.setdefault(_without_sigma(line), []).append((float(sigma), line))
     groups = [group for group in found.values() if len(group) > 1 and len(dict(group)) == len(group)]
     return tuple(envelope(_name(group), dict(group)) for group in groups)

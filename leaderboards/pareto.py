@@ -27,6 +27,8 @@ def pareto_front(accuracies: npt.ArrayLike, costs: npt.ArrayLike) -> npt.NDArray
 def front_of(board: Board, position: int | None = None) -> tuple[Line, ...]:
     """The ranked lines on the front of certified accuracy against seconds an image, the cheapest first.
 
+    Published logs are not on it.
+
     Seconds are those of the machine of each run: a front means something where all entries were measured on one.
     What was found unsound is on no front.
 
@@ -34,7 +36,7 @@ def front_of(board: Board, position: int | None = None) -> tuple[Line, ...]:
         board: the board.
         position: which radius of the board; None takes the mean over all, by which it is ranked.
     """
-    lines: Sequence[Line] = [line for line in board.ranked if line.rank is not None]
+    lines: Sequence[Line] = [line for line in board.ranked if line.rank is not None and not line.entry.imported]
     points = [
         (
             line.scores.mean_certified_accuracy if position is None else line.scores.certified[position].value,

@@ -44,7 +44,8 @@ def write_site(published: Path, output: Path) -> list[Path]:
     cards, pages, without = [], {}, []
     for folder in sorted(path for path in published.glob("*") if path.is_dir()):
         if not (folder / "run.json").is_file():
-            without.append(folder.name)
+            # A baseline of the gate is kept as a store, and is no board.
+            without += [folder.name] if (folder / "board.json").is_file() else []
             continue
         page = f"{folder.name}.html"
         if not _FILE_NAME.match(folder.name) or page == INDEX:

@@ -60,10 +60,13 @@ class Standing:
 
 
 def standings(board: Board) -> tuple[Standing, ...]:
-    """The places of all ranked lines, in the order of the board; verified and unverified ones apart, as ranked."""
+    """The places of all ranked lines, in the order of the board; verified and unverified ones apart, as ranked.
+
+    Published logs have none: nobody knows that their images met the same noise.
+    """
     found: list[Standing] = []
     for group in groups(board):
-        found += _standings(board, [line for line in group.lines if line.rank is not None])
+        found += _standings(board, [line for line in group.lines if line.rank is not None and not line.entry.imported])
     return tuple(found)
 
 

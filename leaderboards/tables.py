@@ -226,8 +226,8 @@ def reading_guide(board: Board) -> list[str]:
         "first check that it failed. Entries below L2 are unverified and ranked apart; other tables and "
         "figures mark them.",
         "Guarantee: a deterministic certificate is a proof; a probabilistic one is wrong with at most the "
-        "stated probability per image. E[false] adds these up over the certified images: the expected number of false "
-        "certificates is at most that.",
+        "stated probability per image. E[false] adds these up over all images that were asked: the expected number "
+        "of false certificates is at most that.",
         "Seconds: wall time per image on the machine of the run; a pass that serves several entries is shared "
         "equally between them. Between machines, compare passes.",
         *reading_of_imported(board),

@@ -88,8 +88,8 @@ def test_the_page_marks_them(board: Board) -> None:
     assert apart.count(f'<span class="badge">{WORDS}</span>') == 2
     without = apart[apart.index("<h3>Without numbers</h3>") :]
     assert f'<span class="mark">{WORDS}</span> <span class="status">incomplete</span> {MISSING}' in without
-    assert f'theirs <span class="status">{WORDS}</span>' in page
-    assert f'cut off <span class="status">{WORDS}</span> <span class="status">incomplete</span>' in page
+    assert f'theirs</span> <span class="status">{WORDS}</span>' in page
+    assert f'cut off</span> <span class="status">{WORDS}</span> <span class="status">incomplete</span>' in page
     assert "Source of worse: A, B &amp; C, ICML 2022" in page
     # What the log does not tell is a dash.
     row = apart[apart.index(">theirs</a>") : apart.index(">worse</a>")]

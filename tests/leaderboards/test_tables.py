@@ -15,7 +15,7 @@ def test_the_markdown_table_holds_the_numbers(make_run: Callable[..., Run], make
     # Clopper-Pearson of 2 and 1 of 4 images.
     assert cells[:5] == ["1", "one", "smoothing", "probabilistic", "41.7"]
     assert cells[5:8] == ["50.0 [6.8, 93.2]", "50.0 [6.8, 93.2]", "25.0 [0.6, 80.6]"]
-    assert cells[8:] == ["100.0 [39.8, 100.0]", "0.375", "0.250", "25.0", "0.003", "0.5", "not checked"]
+    assert cells[8:] == ["100.0 [39.8, 100.0]", "0.375", "0.250", "25.0", "0.004", "0.5", "not checked"]
     assert "- part: **incomplete** (2 missing)" in page
     assert RANKING in page
     assert "certbench run spec.toml" in page
