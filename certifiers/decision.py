@@ -1,5 +1,6 @@
 """The second family: certifiers that decide one radius at a time, and the search over radii around them."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -148,33 +149,14 @@ class DecisionCertifier(Certifier):
 
         margin, margin_radius = torch.full((len(x),), torch.nan, dtype=torch.float64), torch.zeros(len(x)).double()
 
-        def decide(radius: Tensor) -> Tensor:
-            asked = radius > 0
-            tried.add_(asked)
-            bounds = inquiry.margins(radius)
-            held = positive_margins(bounds, own.prediction, own.classes) & asked
-            largest = asked & (radius >= margin_radius)
-            margin[largest] = least_margins(bounds, own.prediction)[largest]
-            margin_radius[largest] = radius[largest]
-            return held
-
-        def search(decide: Decide) -> Tensor:
-            if grid is not None:
-                return search_grid(decide, len(x), grid)
-            return search_by_bisection(decide, len(x), threat.box_diameter(x[0].numel()), self.bisection_steps)
-
-        radius = search(decide)
+        decide = functools.partial(_decide, inquiry, own, tried, margin, margin_radius)
+        radius = self._searched(decide, x, threat, grid)
         report = inquiry.report()
         evidence = {"margin": margin, "margin_radius": margin_radius, **report.evidence}
 
         if (unrounded := self.without_rounding()) is not None:
-
-            def decide_unrounded(radius: Tensor) -> Tensor:
-                asked = radius.to(x.device)
-                bounds = unrounded(classifier, x.clone(), own.prediction.to(x.device), asked, threat)
-                return positive_margins(bounds, own.prediction, own.classes) & (radius > 0)
-
-            evidence["unrounded_radius"] = search(decide_unrounded)
+            decide = functools.partial(_decide_unrounded, unrounded, classifier, x, own, threat)
+            evidence["unrounded_radius"] = self._searched(decide, x, threat, grid)
         # Nothing that is reported can take a proof away, or give one.
         verdict = (
             None if report.verdict is None else torch.where(radius > 0, int(Verdict.UNKNOWN), report.verdict.cpu())
@@ -187,6 +169,33 @@ class DecisionCertifier(Certifier):
             reason=report.reason,
             evidence=evidence,
         )
+
+    def _searched(self, decide: Decide, x: Tensor, threat: ThreatModel, grid: Sequence[float] | None) -> Tensor:
+        if grid is not None:
+            return search_grid(decide, len(x), grid)
+        return search_by_bisection(decide, len(x), threat.box_diameter(x[0].numel()), self.bisection_steps)
+
+
+def _decide(
+    inquiry: "Inquiry", own: CleanAnswer, tried: Tensor, margin: Tensor, margin_radius: Tensor, radius: Tensor
+) -> Tensor:
+    """Which images hold at their radii; counts what was tried, and keeps the margins at the largest radius."""
+    asked = radius > 0
+    tried.add_(asked)
+    bounds = inquiry.margins(radius)
+    held = positive_margins(bounds, own.prediction, own.classes) & asked
+    largest = asked & (radius >= margin_radius)
+    margin[largest] = least_margins(bounds, own.prediction)[largest]
+    margin_radius[largest] = radius[largest]
+    return held
+
+
+def _decide_unrounded(
+    unrounded: "Margins", classifier: nn.Module, x: Tensor, own: CleanAnswer, threat: ThreatModel, radius: Tensor
+) -> Tensor:
+    asked = radius.to(x.device)
+    bounds = unrounded(classifier, x.clone(), own.prediction.to(x.device), asked, threat)
+    return positive_margins(bounds, own.prediction, own.classes) & (radius > 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Members of one architecture as one network: fewer and wider layers, for evaluation."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -59,13 +60,15 @@ def fused_network(members: Sequence[nn.Module]) -> Fused | None:
         steps.append(step)
     if where != "apart":
         return None
+    return functools.partial(_chained, steps)
 
-    def logits(x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "member batch classes"]:
-        for step in steps:
-            x = step(x)
-        return x
 
-    return logits
+def _chained(
+    steps: Sequence[Callable[[Tensor], Tensor]], x: Float[Tensor, "batch *shape"]
+) -> Float[Tensor, "member batch classes"]:
+    for step in steps:
+        x = step(x)
+    return x
 
 
 def _layers(member: nn.Module) -> list[nn.Module]:
@@ -118,11 +121,8 @@ def _convolution(layers: list[nn.Conv2d], where: str) -> tuple[Callable[[Tensor]
     weight = torch.cat([layer.weight for layer in layers]).contiguous(memory_format=torch.channels_last)
     bias = None if first.bias is None else torch.cat([cast("Tensor", layer.bias) for layer in layers])
     groups = 1 if where == "shared" else first.groups * len(layers)
-
-    def convolved(x: Tensor) -> Tensor:
-        return functional.conv2d(x, weight, bias, first.stride, first.padding, first.dilation, groups)
-
-    return convolved, "stacked"
+    settings = {"stride": first.stride, "padding": first.padding, "dilation": first.dilation, "groups": groups}
+    return functools.partial(functional.conv2d, weight=weight, bias=bias, **settings), "stacked"
 
 
 def _linear(layers: list[nn.Linear], where: str) -> tuple[Callable[[Tensor], Tensor], str] | None:
@@ -130,11 +130,11 @@ def _linear(layers: list[nn.Linear], where: str) -> tuple[Callable[[Tensor], Ten
         return None
     weight = torch.stack([layer.weight for layer in layers]).transpose(1, 2).contiguous()
     bias = weight.new_zeros(1) if layers[0].bias is None else torch.stack([layer.bias for layer in layers])[:, None]
+    return functools.partial(_multiplied, weight, bias), "apart"
 
-    def multiplied(x: Tensor) -> Tensor:
-        return torch.baddbmm(bias, x if x.ndim == 3 else x.expand(len(layers), *x.shape), weight)
 
-    return multiplied, "apart"
+def _multiplied(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    return torch.baddbmm(bias, x if x.ndim == 3 else x.expand(len(weight), *x.shape), weight)
 
 
 def _is_halving(pool: nn.MaxPool2d) -> bool:

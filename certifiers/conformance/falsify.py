@@ -1,6 +1,7 @@
 """Refutation: projected gradient descent for an input in the ball that a classifier answers otherwise."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -111,6 +112,12 @@ def _objectives(classifier: nn.Module) -> Iterator[Objective]:
         yield lambda outputs: outputs.mean(0)
 
 
+def _others(objective: Objective, members: Sequence[nn.Module], prediction: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The scores of all classes but the predicted, which has minus infinity, and its own."""
+    scores = objective(stack_logits([member(x) for member in members]))
+    return scores.scatter(1, prediction[:, None], -torch.inf), scores.gather(1, prediction[:, None])[:, 0]
+
+
 def _ascend(
     classifier: nn.Module,
     objective: Objective,
@@ -127,11 +134,7 @@ def _ascend(
     point = ball.start(start) if restart else ball.center.clone()
     found, witness = torch.zeros(len(point), dtype=torch.bool, device=point.device), ball.center.clone()
     members = members_of(classifier)
-
-    def others(x: Tensor) -> tuple[Tensor, Tensor]:
-        scores = objective(stack_logits([member(x) for member in members]))
-        return scores.scatter(1, prediction[:, None], -torch.inf), scores.gather(1, prediction[:, None])[:, 0]
-
+    others = functools.partial(_others, objective, members, prediction)
     evaluations = 1
     order = others(ball.center)[0].argsort(dim=1, descending=True, stable=True)
     target = order[:, (restart - 1) % max(1, order.shape[1] - 1), None]

@@ -89,12 +89,8 @@ class _Reader:
         Raises:
             Unsupported: no layer computes it.
         """
-
-        def value(argument: Any) -> Any:
-            return known[argument] if isinstance(argument, fx.Node) else Value(constant=argument)
-
-        arguments = [value(argument) for argument in node.args]
-        named = {key: value(argument) for key, argument in node.kwargs.items()}
+        arguments = [_value(argument, known) for argument in node.args]
+        named = {key: _value(argument, known) for key, argument in node.kwargs.items()}
         everything = [*arguments, *named.values()]
         if all(item.number < 0 for item in everything) and not any(
             isinstance(part, fx.Node)
@@ -142,6 +138,10 @@ class _Reader:
     def shape(self, value: Value) -> tuple[int, ...]:
         """The shape of a sample of a value."""
         return self.shapes[value.number]
+
+
+def _value(argument: Any, known: dict[fx.Node, Value]) -> Any:
+    return known[argument] if isinstance(argument, fx.Node) else Value(constant=argument)
 
 
 def _name_of(node: fx.Node) -> str:

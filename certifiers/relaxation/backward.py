@@ -1,9 +1,10 @@
 """Backward linear bounds (CROWN) in plain torch, a row at a time, so that samples of a batch share nothing."""
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -158,20 +159,31 @@ def relaxed(network: Network, ball: Ball, intermediate: Intermediate = "crown") 
     # Of the network as it is: the rounding of its weights to another precision is not in their error.
     zonotopes = Zonotopes(exact, ball, bounds)
 
-    def tighten(number: int, interval: Interval) -> Interval:
-        layer, source = network.layers[number], network.sources[number][0]
-        if intermediate == "crown" and source not in direct:
-            everywhere = isinstance(layer, nn.MaxPool2d)
-            if len(bounds) >= DEEP and (everywhere or bool(unstable(interval).any())):
-                interval = tightest(interval, zonotopes.interval(source))
-            so_far = Relaxed(network, ball, bounds, relaxations, sizes)
-            interval = _tightened(so_far, source, interval, everywhere=everywhere)
-        bounds[number] = interval
-        relaxations[number] = _relaxation(network, number, interval)
-        return interval
+    so_far = Relaxed(network, ball, bounds, relaxations, sizes)
+    used = zonotopes if intermediate == "crown" else None
+    intervals(network, ball, tighten=functools.partial(_tighten, so_far, bounds, relaxations, used, direct))
+    return so_far
 
-    intervals(network, ball, tighten=tighten)
-    return Relaxed(network, ball, bounds, relaxations, sizes)
+
+def _tighten(
+    so_far: Relaxed,
+    bounds: dict[int, Any],  # intervals, each of the shape of its layer
+    relaxations: dict[int, ReLUBounds | MaxPoolBounds],
+    zonotopes: Zonotopes | None,
+    direct: set[int],
+    number: int,
+    interval: Interval,
+) -> Interval:
+    """The bounds of one nonlinear layer, written into those so far; intervals alone where zonotopes are None."""
+    layer, source = so_far.network.layers[number], so_far.network.sources[number][0]
+    if zonotopes is not None and source not in direct:
+        everywhere = isinstance(layer, nn.MaxPool2d)
+        if len(bounds) >= DEEP and (everywhere or bool(unstable(interval).any())):
+            interval = tightest(interval, zonotopes.interval(source))
+        interval = _tightened(so_far, source, interval, everywhere=everywhere)
+    bounds[number] = interval
+    relaxations[number] = _relaxation(so_far.network, number, interval)
+    return interval
 
 
 def _relaxation(network: Network, number: int, interval: Interval) -> ReLUBounds | MaxPoolBounds:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from certifiers.certificate import Norm, ThreatModel
 from certifiers.decision import DecisionCertifier, Margins
-from certifiers.networks import prepare
+from certifiers.networks import Prepared, prepare
 from certifiers.randomness import KeyedRandomness
 from certifiers.registry import register
 from certifiers.relaxation.backward import Intermediate
@@ -69,12 +69,15 @@ class RelaxationCertifier(DecisionCertifier):
     ) -> Float64[Tensor, "batch classes"]:
         """`margins`, or what they would be if nothing were given away for rounding."""
         prepared, inputs = prepare(classifier, x), self.inputs(x)
-
-        def of(part: slice) -> Tensor:
-            ball = Ball.around(inputs[part], radius[part], threat, rounding=rounding)
-            return ensemble_margins(prepared, self.bounds(ball), prediction[part])
-
-        return torch.cat(self.in_parts(len(x), of))
+        balls = functools.partial(Ball.around, threat=threat, rounding=rounding)
+        return torch.cat(
+            self.in_parts(
+                len(x),
+                lambda part: ensemble_margins(
+                    prepared, self.bounds(balls(inputs[part], radius[part])), prediction[part]
+                ),
+            )
+        )
 
     def in_parts(self, count: int, compute: Callable[[slice], Tensor]) -> list[Tensor]:
         """What is computed of `batch_size` images at a time, or fewer where memory runs out.
@@ -163,15 +166,22 @@ class BackwardCertifier(NativeCertifier):
         threat: ThreatModel,
     ) -> Float64[Tensor, "level batch classes"]:
         """`margins` at several radii an image, the largest first, all from the bounds on neurons at the largest one."""
-        prepared, inputs = prepare(classifier, x), self.inputs(x)
-
-        def of(part: slice) -> Tensor:
-            balls = [Ball.around(inputs[part], radius[part], threat) for radius in radii]
-            largest = BackwardBounds(balls[0], self.intermediate)
-            bounds = [self._combined(largest.within(ball)) for ball in balls]
-            return torch.stack([ensemble_margins(prepared, own, prediction[part]) for own in bounds])
-
+        of = functools.partial(self._descended, prepare(classifier, x), self.inputs(x), prediction, radii, threat)
         return torch.cat(self.in_parts(len(x), of), dim=1)
+
+    def _descended(
+        self,
+        prepared: Prepared,
+        inputs: Tensor,
+        prediction: Tensor,
+        radii: Tensor,
+        threat: ThreatModel,
+        part: slice,
+    ) -> Tensor:
+        balls = [Ball.around(inputs[part], radius[part], threat) for radius in radii]
+        largest = BackwardBounds(balls[0], self.intermediate)
+        bounds = [self._combined(largest.within(ball)) for ball in balls]
+        return torch.stack([ensemble_margins(prepared, own, prediction[part]) for own in bounds])
 
 
 @register("native-crown-ibp")

@@ -40,12 +40,12 @@ def optimistic_votes(successes: int, trials: int, more: int, futility: float) ->
 
 def decided(radius: float, reachable: float, wanted: Sequence[float]) -> bool:
     """Whether no radius asked for lies above the certified one and within what may still be reached."""
+    return _reached(radius, wanted) == _reached(max(radius, reachable), wanted)
 
-    def reached(own: float) -> int:
-        # As boards count: radius 0 needs a certificate. A last bit may still be rounded off.
-        return sum(own > 0 and asked <= own * (1 - 1e-12) for asked in wanted)
 
-    return reached(radius) == reached(max(radius, reachable))
+def _reached(own: float, wanted: Sequence[float]) -> int:
+    # As boards count: radius 0 needs a certificate. A last bit may still be rounded off.
+    return sum(own > 0 and asked <= own * (1 - 1e-12) for asked in wanted)
 
 
 def stop_rule(wanted: Sequence[float] | None, tolerance: float, *, by_tolerance: bool) -> Rule:

@@ -1,5 +1,6 @@
 """Counting votes: how often each class wins under noise. The hot path of smoothing."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
 from jaxtyping import Float, Int64
@@ -79,14 +80,19 @@ def evaluation_of(classifiers: Sequence[nn.Module], compiled_size: int | None = 
     if together is not None:
         network = together
         return lambda x: _ballots(classifiers, x, dict(zip(members, network(x), strict=True)))
-    early = EarlyExit.of(classifiers)
+    return functools.partial(_one_by_one, classifiers, members, EarlyExit.of(classifiers), compiled_size)
 
-    def one_by_one(x: Tensor) -> list[Ballots]:
-        if len(x) == compiled_size:
-            return _ballots(classifiers, x, {member: compiled(member)(x) for member in members})
-        return early.ballots(x)[0] if early is not None else _ballots(classifiers, x, {})
 
-    return one_by_one
+def _one_by_one(
+    classifiers: Sequence[nn.Module],
+    members: Sequence[nn.Module],
+    early: EarlyExit | None,
+    compiled_size: int | None,
+    x: Tensor,
+) -> list[Ballots]:
+    if len(x) == compiled_size:
+        return _ballots(classifiers, x, {member: compiled(member)(x) for member in members})
+    return early.ballots(x)[0] if early is not None else _ballots(classifiers, x, {})
 
 
 def _ballots(classifiers: Sequence[nn.Module], x: Tensor, known: dict[nn.Module, Tensor]) -> list[Ballots]:

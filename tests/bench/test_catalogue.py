@@ -39,7 +39,7 @@ def test_a_certifier_is_listed_with_parameters_norms_guarantee_and_version() -> 
     assert list(listed) == [field.name for field in dataclasses.fields(Smoothing)]
     assert listed["sigma"]["default"] == "required"
     assert (listed["n0"]["type"], listed["n0"]["default"]) == ("int", "100")
-    assert [name for name, row in listed.items() if row["role"] == "execution"] == ["batch_size"]
+    assert [name for name, row in listed.items() if row["role"] == "execution"] == ["batch_size", "compile_members"]
 
 
 def test_what_the_program_gives_by_itself_is_not_a_parameter() -> None:
