@@ -61,7 +61,10 @@ def _families(board: Board) -> list[str]:
         ["--:", "--:", ":--", "--:", "--:", *["--:"] * len(board.radii)],
     ]
     for family in found:
-        cells = [numerals.with_spread(float(value), float(spread)) for value, spread in zip(family.certified, family.deviation, strict=True)]
+        cells = [
+            numerals.with_spread(float(value), float(spread))
+            for value, spread in zip(family.certified, family.deviation, strict=True)
+        ]
         rows.append(
             [
                 str(family.rank),
