@@ -34,6 +34,18 @@ def radius(value: float) -> str:
     return str(Decimal(repr(float(value))).quantize(Decimal("0.001"), rounding=ROUND_FLOOR))
 
 
+def with_spread(value: float, deviation: float) -> str:
+    """`61.5 ± 1.2`: a share and its standard deviation, in percent; alone where the deviation is not known (NaN)."""
+    shown = percent(value)
+    return shown if math.isnan(deviation) else f"{shown} ± {100 * deviation:.1f}"
+
+
+def span(ends: tuple[int, int]) -> str:
+    """`1–3`: the ends of an interval of whole numbers, or one number where they are equal."""
+    low, high = ends
+    return str(low) if low == high else f"{low}–{high}"
+
+
 def rank(value: int | None) -> str:
     """A rank, or a dash where an entry is shown without one."""
     return NOTHING if value is None else str(value)

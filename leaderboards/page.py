@@ -17,19 +17,23 @@ from typing import Any
 import itables.options
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from leaderboards import escaping, numerals
+from leaderboards import escaping, numerals, pareto, training_seeds
 from leaderboards.audits import audit_texts
 from leaderboards.badges import badge_text, groups
 from leaderboards.board import Board
+from leaderboards.envelope import CAUTION
+from leaderboards.findings import findings_html
 from leaderboards.margins import margins
 from leaderboards.margins_plot import margins_svg
 from leaderboards.marks import mark, marked_name
 from leaderboards.page_data import json_for_html, page_data
+from leaderboards.page_statistics import page_statistics, standing_order, standing_words
 from leaderboards.plots import curves_svg, drawn_lines
 from leaderboards.published import Published
 from leaderboards.radii import format_radius
 from leaderboards.rounding import reading_of_rounding, rounding_costs
 from leaderboards.side_by_side import side_by_side, stages
+from leaderboards.standings import p_value, points, reading_of_standings
 from leaderboards.tables import reading_guide
 from leaderboards.theme import DARK, LIGHT
 from leaderboards.training import diagnostic_names, searches
@@ -37,7 +41,7 @@ from leaderboards.training import diagnostic_names, searches
 _TEMPLATES = Path(__file__).parent / "templates"
 
 #: The page's script, in this order: one module, so that one digest admits it.
-SCRIPTS = ("tables.js", "drawing.js", "images.js", "entry.js", "compare.js", "views.js")
+SCRIPTS = ("tables.js", "drawing.js", "images.js", "entry.js", "paired.js", "compare.js", "views.js")
 
 
 def html_page(board: Board, published: Published | None = None, home: str = "") -> str:
@@ -45,7 +49,7 @@ def html_page(board: Board, published: Published | None = None, home: str = "") 
 
     Args:
         board: the board.
-        published: the published run that it is of, for the logs of trainings and pictures of images.
+        published: the published run that it is of, for the logs of trainings, pictures of images and findings.
         home: the file name of an index to link to.
     """
     script = "".join(template_text(name) for name in SCRIPTS)
@@ -69,6 +73,13 @@ def html_page(board: Board, published: Published | None = None, home: str = "") 
             diagnostics=diagnostic_names(board),
             searches=searches(board),
             groups=groups(board),
+            places={line.entry.name: number for number, line in enumerate(board.lines, start=1)},
+            statistics=page_statistics(board),
+            reading_of_standings=reading_of_standings(),
+            reading_of_families=training_seeds.READING,
+            reading_of_front=pareto.READING,
+            caution=CAUTION,
+            findings=findings_html(published.findings) if published else "",
             side_by_side=side_by_side(board),
             stages=stages(board),
             rounding_costs=rounding_costs(board),
@@ -103,6 +114,12 @@ def environment() -> Environment:
         "mark": mark,
         "marked_name": marked_name,
         "rank": numerals.rank,
+        "span": numerals.span,
+        "with_spread": numerals.with_spread,
+        "points": points,
+        "p_value": p_value,
+        "standing": standing_words,
+        "standing_order": standing_order,
         "audit": audit_texts,
         "visible": escaping.visible,
         "lines": escaping.visible_lines,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from leaderboards.band import band_half_width
 from leaderboards.board import Board, Line
 from leaderboards.escaping import visible
 from leaderboards.marks import mark
@@ -43,8 +44,10 @@ def page_data(
         images: ids in the order of the image set; labels, as many.
         radii: `{text, value}`, the radius as written and the least float64 that reaches it.
         low, high: ends of the exact 95 % interval of k of n images, k = 0 to n.
+        band: half of the width of the 95 % band around a whole curve, a share.
         verdicts, reasons, lengths: what the columns of the entries count in; lengths are float64 radii.
-        entries: as `board.lines`: name, mark, whether it has scores; for each of `COLUMNS` which of `columns` it is.
+        entries: as `board.lines`: name, mark, whether it has scores, whether it was computed here (`paired`: only
+            then did it surely meet the noise of the others); for each of `COLUMNS` which of `columns` it is.
         columns: distinct columns, an image an item. Radii and attacks are numbers of `lengths`, or `NONE`,
             `NOTHING_FOUND`; where an image has no row its verdict is `NONE`.
         logs: label, and loss and validation accuracy by epoch.
@@ -66,6 +69,7 @@ def page_data(
         "radii": [{"text": format_radius(radius), "value": ceil_float(radius)} for radius in board.radii],
         "low": [low for low, _ in ends],
         "high": [high for _, high in ends],
+        "band": band_half_width(board.images),
         "verdicts": list(VERDICTS),
         "reasons": [visible(str(reason)) for reason in reasons.known],
         "lengths": list(lengths.known),
@@ -119,6 +123,7 @@ def _entry(line: Line, ids: Sequence[int], lengths: _Numbered, reasons: _Numbere
         "name": visible(entry.name),
         "mark": mark(entry) if line.scores else entry.status,
         "scored": line.scores is not None,
+        "paired": not entry.imported,
         "verdict": [VERDICTS.index(v) if known else NONE for v, known in zip(rows["verdict"], there, strict=True)],
         "prediction": whole("prediction"),
         "clean": whole("clean_prediction"),

@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 from leaderboards.board import Board, Line
 
+#: What a front says, for readers.
+READING = "Entries that no other beats in mean certified accuracy at the same or less time an image."
+
 
 def pareto_front(accuracies: npt.ArrayLike, costs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Which of several points are on the front: bool[points].

@@ -6,6 +6,7 @@
     <folder>/witnesses/<cell>/…     inputs that refute certificates, where an audit found any
     <folder>/training.json          how the members were trained, an epoch a line of each log
     <folder>/images-….png           small pictures of its images, where they are few
+    <folder>/findings.md            what held of the claims, where somebody wrote it down
     <folder>/board.md, .json, .csv, curves.svg, margins.svg     the board for readers
 
 The digests that a store puts into names of files stay; `run.json` names every file.
@@ -21,6 +22,7 @@ from typing import Any
 from leaderboards.audits import AUDIT_SCHEMA
 from leaderboards.badges import badge_of
 from leaderboards.board import Board, build_board
+from leaderboards.findings import FINDINGS
 from leaderboards.packed import is_packed_file, pack
 from leaderboards.pictures import Pictures, is_sheet, read_pictures
 from leaderboards.records import ROW_SCHEMA, Run, cells_of, read_run
@@ -49,6 +51,7 @@ class Published:
         logs: the trainings.
         trained: for each entry by its name, which of `logs` made its members.
         pictures: of the images; None where there are none.
+        findings: what held, Markdown; empty where nobody wrote it.
     """
 
     run: Run
@@ -56,6 +59,7 @@ class Published:
     logs: tuple[Log, ...] = ()
     trained: Mapping[str, tuple[int, ...]] | None = None
     pictures: Pictures | None = None
+    findings: str = ""
 
 
 def write_published(
@@ -117,7 +121,7 @@ def read_published(folder: Path) -> Published:
 
     Raises:
         FileNotFoundError: there is no `run.json`.
-        StoredDataError: a file is missing or was altered.
+        StoredDataError: a file is missing, was altered or is no text.
         BoardError: the entries do not belong on one board.
     """
     run = read_run(folder / "run.json")
@@ -132,7 +136,8 @@ def read_published(folder: Path) -> Published:
             raise ValueError("an entry names a log that is not there")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoredDataError(f"{folder / 'training.json'}: not the logs of trainings ({error}). {_AGAIN}") from error
-    return Published(run, build_board(run), logs, trained, read_pictures(folder, document.get("pictures")))
+    pictures = read_pictures(folder, document.get("pictures"))
+    return Published(run, build_board(run), logs, trained, pictures, _findings(folder / FINDINGS))
 
 
 def is_published(manifest: Path) -> bool:
@@ -146,6 +151,15 @@ def is_published(manifest: Path) -> bool:
     except ValueError as error:
         raise StoredDataError(f"{manifest}: not the description of a run ({error!r}).") from error
     return isinstance(document, dict) and "packed" in document
+
+
+def _findings(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoredDataError(
+            f"{path}: not a text in UTF-8 ({error}). Write it again, or remove it: a board needs no findings."
+        ) from error
 
 
 def _copy_checks(source: Path, target: Path, document: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from fractions import Fraction
 from leaderboards.badges import groups
 from leaderboards.board import Board, Line
 from leaderboards.metrics import CONFIDENCE, earned_radii
+from leaderboards.numerals import span
 from leaderboards.paired import all_pairs, correctness, signed_rank
 from leaderboards.resampling import rank_intervals
 
@@ -113,8 +114,7 @@ def reading_of_standings() -> str:
 
 def rank_range(standing: Standing) -> str:
     """`1–3`: the ends of the interval, or one number where they are equal."""
-    low, high = standing.rank_interval
-    return str(low) if low == high else f"{low}–{high}"
+    return span(standing.rank_interval)
 
 
 def points(difference: float) -> str:

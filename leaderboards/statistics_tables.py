@@ -1,9 +1,8 @@
 """The statistics of a board as Markdown: standings, training seeds, envelopes, the Pareto front."""
 
-import math
 from collections.abc import Sequence
 
-from leaderboards import escaping, numerals
+from leaderboards import escaping, numerals, pareto, training_seeds
 from leaderboards.band import band_half_width
 from leaderboards.board import Board
 from leaderboards.envelope import CAUTION, envelopes
@@ -62,28 +61,21 @@ def _families(board: Board) -> list[str]:
         ["--:", "--:", ":--", "--:", "--:", *["--:"] * len(board.radii)],
     ]
     for family in found:
-        low, high = family.rank_interval
-        cells = [_spread(value, spread) for value, spread in zip(family.certified, family.deviation, strict=True)]
+        cells = [
+            numerals.with_spread(float(value), float(spread))
+            for value, spread in zip(family.certified, family.deviation, strict=True)
+        ]
         rows.append(
             [
                 str(family.rank),
-                str(low) if low == high else f"{low}–{high}",
+                numerals.span(family.rank_interval),
                 text(family.name),
                 str(len(family.lines)),
-                _spread(family.mean, family.mean_deviation),
+                numerals.with_spread(family.mean, family.mean_deviation),
                 *cells,
             ]
         )
-    told = (
-        "Mean over training seeds of the certified accuracy (%), ± the standard deviation between seeds. Ranks: the "
-        "middle 95 % over resamples of images and of seeds; an entry with one seed is taken as it is."
-    )
-    return ["## Training seeds", told, _table(rows)]
-
-
-def _spread(value: float, deviation: float) -> str:
-    shown = numerals.percent(float(value))
-    return shown if math.isnan(deviation) else f"{shown} ± {100 * deviation:.1f}"
+    return ["## Training seeds", training_seeds.READING, _table(rows)]
 
 
 def _front(board: Board) -> list[str]:
@@ -96,8 +88,7 @@ def _front(board: Board) -> list[str]:
         for line in found
         if line.scores
     ]
-    told = "Entries that no other beats in mean certified accuracy at the same or less time an image."
-    return ["## Accuracy against time", told, "\n".join(items)]
+    return ["## Accuracy against time", pareto.READING, "\n".join(items)]
 
 
 def _envelopes(board: Board) -> list[str]:

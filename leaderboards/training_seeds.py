@@ -18,6 +18,12 @@ from leaderboards.resampling import rank_intervals
 #: Fewer say too little about the spread between them.
 LEAST_SEEDS = 3
 
+#: What a table of families says, for readers.
+READING = (
+    "Mean over training seeds of the certified accuracy (%), ± the standard deviation between seeds. Ranks: the middle "
+    "95 % over resamples of images and of seeds; an entry with one seed is taken as it is."
+)
+
 
 @dataclass(frozen=True)
 class Family:

@@ -1,8 +1,7 @@
 // Two entries on the same images: curves, and at each radius the images that one certifies and the other does not.
 const scored = data.entries.flatMap((entry, number) => (entry.scored ? [number] : []));
 
-// Columns of the paired table. A column is a heading and a text of what was counted; a test of the pair, computed where
-// the page is made, joins here.
+// Columns of the paired table: a heading, a text of what was counted, and what is told where it is pointed at.
 const PAIRED = [
   ["Radius", ({ radius }) => radius.text],
   ["A (%)", ({ first, images }) => percent(first / images)],
@@ -12,6 +11,8 @@ const PAIRED = [
   ["lost by B", ({ lost }) => lost.length],
   ["both", ({ both }) => both],
   ["neither", ({ images, both, gained, lost }) => images - both - gained.length - lost.length],
+  ["p", ({ p }) => (p === null ? "–" : shownP(p)), ({ p }) => p ?? ""],
+  ["Holm", ({ adjusted }) => (adjusted === null ? "–" : shownP(adjusted)), ({ adjusted }) => adjusted ?? ""],
 ];
 
 function percent(share) {
@@ -21,15 +22,20 @@ function percent(share) {
 
 const signed = (points) => `${points > 0 ? "+" : points < 0 ? "−" : ""}${Math.abs(points).toFixed(1)}`;
 
-function pairs(first, second) {
-  return data.radii.map((radius) => {
+// What is counted at each radius; tested where both were computed here.
+function pairs(first, second, tested) {
+  const found = data.radii.map((radius) => {
     const holds = (item) => item.correct && item.radius >= radius.value;
     const counted = { radius, images: first.length, first: count(first, radius.value), second: count(second, radius.value) };
     counted.gained = second.filter((item, at) => holds(item) && !holds(first[at]));
     counted.lost = first.filter((item, at) => holds(item) && !holds(second[at]));
     counted.both = counted.first - counted.lost.length;
+    counted.p = tested ? mcnemar(counted.lost.length, counted.gained.length) : null;
     return counted;
   });
+  const adjusted = tested ? holm(found.map(({ p }) => p)) : [];
+  found.forEach((counted, at) => (counted.adjusted = adjusted[at] ?? null));
+  return found;
 }
 
 function nameOf(number) {
@@ -66,12 +72,19 @@ function fillComparison(one, other) {
   }
   const [first, second] = [a, b].map((number) => answers(data.entries[number]));
   const end = endOf(first, second);
-  const lines = [curve(first, end, `A: ${nameOf(a)}`, "look-1"), curve(second, end, `B: ${nameOf(b)}`, "look-2")];
+  // The bands of whole curves would hide each other here; the entries' own pages have them.
+  const lines = [curve(first, end, `A: ${nameOf(a)}`, "look-1"), curve(second, end, `B: ${nameOf(b)}`, "look-2")].map(
+    ({ whole, ...line }) => line,
+  );
   const table = element("table", { class: "paired" });
   table.append(element("thead", {}, element("tr", {}, ...PAIRED.map(([head]) => element("th", { scope: "col" }, head)))));
   const body = element("tbody");
-  const counted = pairs(first, second);
-  for (const pair of counted) body.append(element("tr", {}, ...PAIRED.map(([, text]) => element("td", {}, String(text(pair))))));
+  const tested = [a, b].every((number) => data.entries[number].paired);
+  const counted = pairs(first, second, tested);
+  for (const pair of counted) {
+    const cells = PAIRED.map(([, text, told]) => element("td", told ? { title: told(pair) } : {}, String(text(pair))));
+    body.append(element("tr", {}, ...cells));
+  }
   table.append(body);
 
   const radius = element("select", { "aria-label": "Radius" });
@@ -91,11 +104,12 @@ function fillComparison(one, other) {
   radius.addEventListener("change", draw);
   draw();
   place.replaceChildren(
-    element("p", { class: "rule" }, `Certified and right on the same ${data.images.length} images. Differences of few images may be chance.`),
+    element("p", { class: "rule" }, `Certified and right on the same ${data.images.length} images.`),
     element("div", { class: "choices" }, ...choices.map((choice, at) => element("label", {}, element("b", { class: `look-${at + 1}` }, "AB"[at]), " ", choice))),
     ...(a === b ? [element("p", { class: "warning" }, "A and B are the same entry.")] : []),
-    chart({ lines, right: end, top: 1, xLabel: `certified radius (${data.norm})`, yLabel: "Certified accuracy (%), exact 95 % bands", percent: true }),
+    chart({ lines, right: end, top: 1, xLabel: `certified radius (${data.norm})`, yLabel: "Certified accuracy (%), exact 95 % intervals at one radius", percent: true }),
     element("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "At each radius" }, table),
+    element("p", { class: "rule tests" }, tested ? READING_OF_TESTS : READING_WITHOUT_TESTS),
     element("h3", {}, "Images that differ"),
     element("label", {}, "At radius ", radius),
     differing,

@@ -25,8 +25,9 @@ function steps(start, end, most) {
 
 const short = (number) => String(Number(number.toPrecision(6)));
 
-// A chart of lines over [0, right] x [bottom, top]. A line is {points: [[x, y]], band: [[x, low, high]]?, name, look}.
-function chart({ lines, right, top, bottom = 0, xLabel, yLabel, percent = false }) {
+// A chart of lines over [0, right] x [bottom, top]. A line is {points: [[x, y]], band: [[x, low, high]]?, name, look}; a
+// second band, `whole`, is drawn as dashed lines. `legend` has words for what else is drawn, by the class of its sign.
+function chart({ lines, right, top, bottom = 0, xLabel, yLabel, percent = false, legend = {} }) {
   const width = Math.max(300, Math.min(720, document.querySelector("main").clientWidth - 40));
   const height = Math.round(Math.min(320, 180 + width / 6));
   const box = { left: 46, right: width - 12, top: 12, bottom: height - 40 };
@@ -49,11 +50,18 @@ function chart({ lines, right, top, bottom = 0, xLabel, yLabel, percent = false 
     const down = band.map(([at, low]) => `${x(at)} ${y(low)}`).reverse();
     picture.append(shape("path", { class: `band ${look}`, d: `M${[...up, ...down].join("L")}Z` }));
   }
+  for (const { whole, look } of lines.filter((line) => line.whole)) {
+    for (const end of [1, 2]) {
+      const path = whole.map((point) => `${x(point[0])} ${y(point[end])}`).join("L");
+      picture.append(shape("path", { class: `whole ${look}`, d: `M${path}` }));
+    }
+  }
   for (const { points, look } of lines) {
     const path = points.map(([at, value]) => `${x(at)} ${y(value)}`).join("L");
     if (points.length) picture.append(shape("path", { class: `line ${look}`, d: `M${path}` }));
   }
   const key = element("figcaption", {}, `${yLabel}. `);
   for (const { name, look } of lines) key.append(element("span", { class: `key ${look}` }, name));
+  for (const [sign, words] of Object.entries(legend)) key.append(element("span", { class: `key ${sign} ${lines[0].look}` }, words));
   return element("figure", {}, picture, key);
 }

@@ -6,6 +6,11 @@ const ORDERS = {
   "by class": (a, b) => a.label - b.label,
 };
 
+const BANDS = {
+  "of-band": "exact 95 % interval at one radius",
+  "of-whole": "95 % band of the whole curve, at all radii at once",
+};
+
 function fillEntry(number) {
   const details = document.getElementById(`entry-${number + 1}`);
   const place = details.querySelector(".live");
@@ -37,7 +42,7 @@ function fillEntry(number) {
   if (entry.scored) {
     const lines = [curve(found, endOf(found), entry.name, "look-1")];
     place.append(element("h3", {}, "Certified accuracy against the radius"));
-    place.append(chart({ lines, right: endOf(found), top: 1, xLabel: `certified radius (${data.norm})`, yLabel: `Certified accuracy (%), exact 95 % band`, percent: true }));
+    place.append(chart({ lines, right: endOf(found), top: 1, xLabel: `certified radius (${data.norm})`, yLabel: "Certified accuracy (%)", percent: true, legend: BANDS }));
     const others = data.entries.flatMap((other, at) => (other.scored && at !== number ? [at] : []));
     if (others.length) {
       place.append(element("p", {}, element("a", { href: `#compare-${number + 1}-${others[0] + 1}` }, "Compare with another entry")));

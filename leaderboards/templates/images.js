@@ -106,7 +106,8 @@ function strip(found, largest, name) {
 
 const count = (found, radius) => found.filter((item) => item.correct && item.radius >= radius).length;
 
-// Certified accuracy over the radius with its band: steps that fall just after a radius that was earned.
+// Certified accuracy over the radius: steps that fall just after a radius that was earned. `band` has the interval that
+// holds at one radius, `whole` that of the whole curve, which holds at all radii at once.
 function curve(found, end, name, look) {
   const earned = found.filter((item) => item.correct).map((item) => item.radius).sort((a, b) => a - b);
   const images = found.length;
@@ -122,7 +123,8 @@ function curve(found, end, name, look) {
     }
     start = until;
   }
-  return { points, band, name, look };
+  const whole = points.map(([at, value]) => [at, Math.max(0, value - data.band), Math.min(1, value + data.band)]);
+  return { points, band, whole, name, look };
 }
 
 const largestRadius = (...all) => Math.max(0, ...all.flat().map((item) => item.radius));

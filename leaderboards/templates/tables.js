@@ -8,7 +8,7 @@ URL.revokeObjectURL(address);
 const narrow = matchMedia("(max-width: 48rem)").matches;
 
 // Groups of columns by their class; on a narrow screen only the accuracies are shown at first.
-const GROUPS = { "at-radius": "Each radius", "of-radii": "Average and median", "of-cost": "Answers and cost", "of-audit": "Audit" };
+const GROUPS = { "at-radius": "Each radius", "of-ranks": "Ranks with 95 %", "of-radii": "Average and median", "of-cost": "Answers and cost", "of-audit": "Audit" };
 
 function searchable(table, words, more = {}) {
   const made = new DataTable(table, {
@@ -31,7 +31,7 @@ for (const table of document.querySelectorAll("table.ranking")) {
   const scroll = table.closest(".scroll");
   const made = searchable(table, "entries", {
     columnDefs: [
-      { targets: [0, 1], orderSequence: ["asc", "desc"] },
+      { targets: [0, 1, "of-ranks"], orderSequence: ["asc", "desc"] },
       ...hidden.map((name) => ({ targets: name, visible: false })),
       { targets: "_all", orderSequence: ["desc", "asc"] },
     ],

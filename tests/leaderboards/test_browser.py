@@ -2,8 +2,7 @@
 
 import io
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,58 +12,17 @@ from PIL import Image
 from leaderboards.board import Board, build_board
 from leaderboards.metrics import correct_at
 from leaderboards.page import html_page
+from leaderboards.paired import compare_entries
 from leaderboards.pictures import Pictures
 from leaderboards.published import Log, Published
 from leaderboards.records import Entry, Run
 from leaderboards.site import card, index_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `dev`)")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no chromium or google-chrome here")
 
 Page = Any
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\">"
 LINK, UP, TURNED = "javascript:document.title='broken in'", "../../etc/passwd", "\u202egnp.exe\u200f"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        launched = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def problems() -> list[str]:
-    """What went wrong on a page, and what it asked the network for."""
-    return []
-
-
-@pytest.fixture
-def opened(browser: Any, tmp_path: Path, problems: list[str]) -> Iterator[Callable[..., Page]]:
-    """Opens HTML as a file; in the end there may be no problems."""
-    contexts = []
-
-    def open_page(html: str, view: str = "", width: int = 1280, scheme: str = "light") -> Page:
-        path = tmp_path / "page.html"
-        path.write_text(html, encoding="utf-8")
-        context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        # Violations of the policy are told on the console, as errors.
-        page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda asked: problems.append(asked.url) if asked.url.startswith("http") else None)
-        page.goto(path.as_uri() + view)
-        page.wait_for_selector("html.scripts", state="attached")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
 
 
 @pytest.fixture
@@ -189,13 +147,16 @@ def test_a_negative_loss_stays_on_the_drawing(opened: Callable[..., Page], board
 def test_two_entries_are_compared_as_the_metrics_say(opened: Callable[..., Page], board: Board) -> None:
     page = opened(html_page(board), "#compare-2-1")
     first, second = board.ranked[1].entry.rows, board.ranked[0].entry.rows
+    tests = compare_entries(board.ranked[1].entry, board.ranked[0].entry, board.radii).at
     expected = []
-    for radius in board.radii:
+    for radius, test in zip(board.radii, tests, strict=True):
         a, b = correct_at(first, radius), correct_at(second, radius)
         counts = [int(found.sum()) for found in (b & ~a, a & ~b, a & b, ~a & ~b)]
         points = 100 * (int(b.sum()) - int(a.sum())) / 4
         words = [f"{float(radius):g}", f"{25 * a.sum():.1f}", f"{25 * b.sum():.1f}", f"{points:+.1f}".replace("-", "−")]
-        expected.append(" ".join([*words, *map(str, counts)]).replace("+0.0", "0.0"))
+        expected.append(
+            " ".join([*words, *map(str, counts), f"{test.p_value:g}", f"{test.adjusted:g}"]).replace("+0.0", "0.0")
+        )
     assert texts(page, "#compare .paired tbody tr") == expected
     assert "A: alpha" in texts(page, "#compare figcaption")[0]
     page.get_by_label("Entry B").select_option(label="gamma")
@@ -315,7 +276,9 @@ def test_a_keyboard_is_enough(opened: Callable[..., Page], board: Board) -> None
         )
         if reached[-1] == "beta":
             break
-    assert {"Compare two entries", "Search entries", "Each radius", "Ranking", "beta"} <= set(reached)
+    assert {"Compare two entries", "Search entries", "Each radius", "Ranks with 95 %", "Ranking", "beta"} <= set(
+        reached
+    )
     page.keyboard.press("Enter")
     page.wait_for_selector("#entry-1 .strip")
     assert page.evaluate("document.activeElement.textContent") == "beta"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from leaderboards.band import band_half_width
 from leaderboards.board import Board, build_board
 from leaderboards.metrics import binomial_interval, correct_at
 from leaderboards.page_data import COLUMNS, NONE, NOTHING_FOUND, json_for_html, page_data
@@ -50,6 +51,13 @@ def test_intervals_are_those_of_every_count(board: Board) -> None:
     found = read(page_data(board))
     ends = [binomial_interval(count, 4) for count in range(5)]
     assert list(zip(found["low"], found["high"], strict=True)) == ends
+    assert found["band"] == band_half_width(4)
+
+
+def test_only_what_was_computed_here_can_be_tested(make_run: MakeRun, make_entry: MakeEntry) -> None:
+    log = make_entry("log", source="https://example.org")
+    found = page_data(build_board(make_run(make_entry("ours"), log)))
+    assert {entry["name"]: entry["paired"] for entry in found["entries"]} == {"ours": True, "log": False}
 
 
 def test_attacks_and_missing_rows_are_told_apart(board: Board) -> None:

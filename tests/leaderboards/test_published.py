@@ -102,3 +102,15 @@ def test_audits_with_impossible_numbers_are_refused(manifest: Path, tmp_path: Pa
     with pytest.raises(StoredDataError, match="a radius that is not a positive number"):
         write_published(manifest, folder)
     assert read_published(folder).run.entries[0].attack_radii == {0: 0.25, 10: 2.0}
+
+
+def test_findings_are_read_and_stay_when_the_run_is_published_again(manifest: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "published"
+    write_published(manifest, folder)
+    assert read_published(folder).findings == ""
+    (folder / "findings.md").write_text("# Was h\u00e4lt", encoding="utf-8")
+    write_published(manifest, folder)
+    assert read_published(folder).findings == "# Was h\u00e4lt"
+    (folder / "findings.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(StoredDataError, match=r"findings\.md: not a text in UTF-8 .* a board needs no findings"):
+        read_published(folder)

@@ -42,6 +42,7 @@ def test_without_verified_entries_none_is_the_best(
     make_run: Callable[..., Run], make_entry: Callable[..., Entry]
 ) -> None:
     words = words_of(index_page([card(build_board(make_run(make_entry("one"))), "quick.html")], ["ci"]))
+    assert "1, all complete" in words
     assert "no verified entry" in words
     assert "not known" in words
     assert "Without rows, so without a page: ci." in words

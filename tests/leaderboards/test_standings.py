@@ -21,19 +21,6 @@ from leaderboards.training_seeds import families
 MakeEntry = Callable[..., Entry]
 
 
-@pytest.fixture
-def three(make_entry: MakeEntry) -> Board:
-    """On 200 images the second differs from the best by chance, the third by much."""
-    generator = np.random.default_rng(0)
-    radii = generator.random(200) + 0.3
-    chance = generator.random(200)
-    near = radii + np.where(chance < 0.05, -0.3, 0.0) + np.where(chance > 0.97, 0.3, 0.0)
-    far = np.where(generator.random(200) < 0.5, radii - 0.29, radii)
-    return board_of(
-        [make_entry(name, values) for name, values in (("best", radii), ("near", near), ("far", far))], ["0.5", "1"]
-    )
-
-
 def test_ties_with_the_best_and_what_is_told_apart(three: Board) -> None:
     best, near, far = standings(three)
     assert [standing.line.entry.name for standing in (best, near, far)] == ["best", "near", "far"]
