@@ -56,8 +56,12 @@ class Standing:
 
     @property
     def tied(self) -> bool:
-        """Whether it is not told apart from the best: neither at any radius, nor by its radii."""
-        return self.wilcoxon > SIGNIFICANCE and not any(at.told_apart for at in self.against)
+        """Whether it is not told apart from the best at any radius, by the certified accuracies that it is ranked by.
+
+        The radii have no say, as the average certified radius has none in the ranking: on many images the test of radii
+        tells entries apart whose accuracies are the same, and a certifier that stops once it has the radii asked for.
+        """
+        return not any(at.told_apart for at in self.against)
 
 
 def standings(board: Board) -> tuple[Standing, ...]:
@@ -107,8 +111,8 @@ def reading_of_standings() -> str:
         "seeds are another matter. At each radius: difference of certified accuracy from the best in points, and in "
         "brackets the images lost and gained. An asterisk: more than chance explains (exact McNemar, Holm over all "
         "pairs of entries and all radii, 5 %). Radii: the p-value of Wilcoxon's signed-rank test on earned radii, "
-        "times the number of pairs; images with equal radii are dropped, ties share ranks. What has no asterisk and a "
-        "p-value above 0.05 is tied with the best as far as these images tell."
+        "times the number of pairs; images with equal radii are dropped, ties share ranks. It ranks nothing. What has "
+        "no asterisk is tied with the best as far as these images tell, at these radii."
     )
 
 

@@ -38,6 +38,17 @@ def test_ties_with_the_best_and_what_is_told_apart(three: Board) -> None:
     assert far.difference == pytest.approx(scores[2].mean_certified_accuracy - scores[0].mean_certified_accuracy)
 
 
+def test_smaller_radii_are_tied_where_accuracies_are_the_same(make_entry: MakeEntry) -> None:
+    """As of a certifier that stops once it has the radii asked for."""
+    radii = np.random.default_rng(3).random(200) + 0.3
+    stopped = np.floor(radii * 2) / 2 + 0.01
+    entries = [make_entry("all", np.maximum(radii, stopped)), make_entry("stopped", stopped)]
+    _, behind = standings(board_of(entries, ["0", "0.5", "1"]))
+    assert behind.line.entry.name == "stopped"
+    assert behind.wilcoxon < 0.001
+    assert behind.tied
+
+
 def test_standings_are_in_both_documents(three: Board) -> None:
     document = json.loads(json_document(three))["statistics"]
     assert [item["name"] for item in document["standings"]] == ["best", "near", "far"]
