@@ -1,10 +1,10 @@
 """Publishing the board of a run: its files, and what is printed of it."""
 
-import sys
 from pathlib import Path
 
 import typer
-from rich.console import Console
+
+from bench.endings import stdout
 
 
 def publish_run(manifest: Path, folder: Path, as_json: bool) -> None:
@@ -23,7 +23,6 @@ def publish_run(manifest: Path, folder: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(files["board.json"].read_text(encoding="utf-8"), nl=False)
         return
-    # A pipe has no width: wide enough that nothing is cut.
-    Console(width=None if sys.stdout.isatty() else 200).print(board_table(built))
+    stdout().print(board_table(built))
     for name, path in files.items():
         typer.echo(f"{name:12} {path}")

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, USAGE, stderr, stop
+from bench.endings import CHECK_FAILED, INTERRUPTED, NOTHING_MEASURED, USAGE, stderr, stdout, stop
 
 
 def check(
@@ -63,7 +62,7 @@ def _check(written: str, level: str, seed: int, settings: list[str], quick: bool
     if as_json:
         typer.echo(json.dumps(checking.as_data(found), indent=1, ensure_ascii=False))
     else:
-        Console(width=None if sys.stdout.isatty() else 200).print(checking.table(found))
+        stdout().print(checking.table(found))
         for line in checking.lines(found):
             typer.echo(line)
     if found.failures:

@@ -1,15 +1,13 @@
 """`certbench compare`: the regression gate between two runs, told to people, to programs and to CI systems."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.endings import USAGE, stop, tell
+from bench.endings import USAGE, stdout, stop, tell
 
 if TYPE_CHECKING:
     from leaderboards.gate import Report, Rules
@@ -124,7 +122,7 @@ def show(report: "Report") -> None:
         cells = [item.kind.value, item.entry, item.about, item.said]
         outcome = Text(item.outcome.value, _STYLES[item.outcome.value])
         table.add_row(outcome, *(Text(visible(cell)) for cell in cells))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    stdout().print(table)
     if len(passed) > len(shown):
         typer.echo(f"{len(passed) - len(shown)} other checks passed.")
     for note in report.notes:

@@ -1,5 +1,6 @@
 """How commands end: exit codes, what goes to stderr, and the run that a command was given."""
 
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -9,6 +10,11 @@ from rich.console import Console
 OK, CHECK_FAILED, USAGE, UNFINISHED, NOTHING_MEASURED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 stderr = Console(stderr=True)
+
+
+def stdout() -> Console:
+    """Where tables go. A pipe has no width: there it is wide enough that nothing is cut."""
+    return Console(width=None if sys.stdout.isatty() else 200)
 
 
 def tell(why: object) -> None:

@@ -13,6 +13,9 @@ from certifiers.smoothing.integer_smoothing import SmoothedOnGrid
 
 Array = npt.NDArray[np.float64]
 
+#: Steps of a grid in a standard deviation, from which on its noise counts as Gaussian.
+_FINE = 64
+
 
 class Law(ABC):
     """The distribution of one input's noise, over its standard deviation: symmetric about 0.
@@ -83,9 +86,10 @@ def law_of(target: Any) -> Law | None:
     """The noise of a smoothed classifier, as it names it; None: it is none that is known here.
 
     Noise rounded to steps of `1 / levels` counts as Gaussian: a slab's probability is off by less than a step has,
-    `1 / (sigma levels sqrt(2 pi))`, so the checks that use this law choose fine grids.
+    `1 / (sigma levels sqrt(2 pi))`. On a coarse grid, of fewer than `_FINE` steps a deviation, that is too much, and
+    nothing is known.
     """
-    if isinstance(target, (Smoothed, SmoothedOnGrid)):
+    if isinstance(target, Smoothed) or (isinstance(target, SmoothedOnGrid) and target.sigma * target.levels >= _FINE):
         return Gaussian()
     if isinstance(target, SmoothedBy):
         return {"uniform": Uniform(), "laplace": Laplace()}.get(target.kind)

@@ -37,6 +37,19 @@ def test_unsupported_is_an_answer_with_its_reason(
     assert reason in shown["entries"][1]["reason"]
 
 
+@pytest.mark.slow
+def test_workers_leave_out_what_the_first_part_found_to_be_unsupported(
+    run: Callable[..., Outcome], plan_of: Make, trained: Path
+) -> None:
+    plan = plan_of()
+    cells = (plan.cells[0], dataclasses.replace(plan.cells[1], certifier=create("closed-form")))
+    outcome = run(dataclasses.replace(plan, cells=cells, images=plan.images.spread(6)), jobs=2, block_size=2)
+    assert outcome.statuses == {"single": "complete", ENTRIES[1]: "unsupported"}
+    assert outcome.computed == 6, "no row of a later part"
+    assert "the layer ReLU is not linear" in outcome.reasons[ENTRIES[1]]
+    assert len(list(trained.glob("cells/*/rows-*"))) == 3
+
+
 def test_unsupported_by_one_of_a_group_leaves_the_others(
     run: Callable[..., Outcome], plan_of: Make, scripted: Any
 ) -> None:

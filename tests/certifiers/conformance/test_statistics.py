@@ -66,6 +66,12 @@ def test_smoothing_passes_everything(
     assert idle(found) == missing
 
 
+def test_noise_on_a_coarse_grid_is_not_judged_by_the_truth_of_gaussian_noise() -> None:
+    found = outcomes(certifiers.create("smoothing-integer", sigma=0.25, n=1000, levels=8))
+    assert {result.status for result in found.values()} == {Status.NOT_APPLICABLE}
+    assert "it certifies a SmoothedOnGrid, whose probabilities are not known here" in found["calibration"].message
+
+
 def test_unknown_noise_is_not_judged_by_the_truth_of_other_noise() -> None:
     @dataclass(frozen=True)
     class Unheard:
