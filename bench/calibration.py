@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.certification import as_asked
+from bench.certification import as_asked, measured_together
 from bench.fitting import needs_fit
 from bench.jobs import TrainJob
 from bench.keys import canonical_json
@@ -16,7 +16,7 @@ from bench.options import Options
 from bench.plan import Cell, Plan, certification_seed
 from bench.store import Store
 from bench.training import new_members, stored_members
-from certifiers import Certifier
+from certifiers import Certifier, certify_jointly
 from ensembles import Aggregation, Ensemble, WeightedAverage
 from ensembles.precision import in_precision
 
@@ -62,7 +62,7 @@ def _passes(plan: Plan, names: Collection[str]) -> list[list[Cell]]:
     for cell in plan.cells:
         if cell.name in names and not cell.reason:
             jobs = tuple(job.digest for job in cell.jobs)
-            same = canonical_json(cell.certifier.describe()), cell.threat, cell.precision
+            same = measured_together(cell.certifier), cell.threat, cell.precision
             groups.setdefault((jobs, same), []).append(cell)
     return list(groups.values())
 
@@ -72,9 +72,8 @@ def _signature(group: Sequence[Cell]) -> str:
     recipes = [{name: job.recipe.get(name) for name in ("architecture", "options")} for job in first.jobs]
     members = [job.recipe.get("members") for job in first.jobs]
     combined = [cell.aggregation.describe() for cell in group]
-    return canonical_json(
-        [recipes, members, combined, first.certifier.describe(), first.threat.norm.value, first.precision]
-    )
+    certifiers = [cell.certifier.describe() for cell in group]
+    return canonical_json([recipes, members, combined, certifiers, first.threat.norm.value, first.precision])
 
 
 def _measured(plan: Plan, group: Sequence[Cell], store: Store, options: Options) -> float | None:
@@ -87,18 +86,21 @@ def _measured(plan: Plan, group: Sequence[Cell], store: Store, options: Options)
             for member in _members(job, store)
         ]
         whole = Ensemble(members).eval()
-        ensembles = [whole.with_aggregation(_aggregation(cell)) for cell in group]
-        certifier, times = as_asked(group[0].certifier, options).rehearsal()
+        shorter = [as_asked(cell.certifier, options).rehearsal() for cell in group]
+        questions = [
+            (certifier, whole.with_aggregation(_aggregation(cell)))
+            for cell, (certifier, _) in zip(group, shorter, strict=True)
+        ]
         image = plan.dataset.validation.images(np.array([0])).to(device)
-        _timed(certifier, ensembles, image, plan, group[0])  # what is set up once is no part of an image's time
-        return times * _timed(certifier, ensembles, image, plan, group[0])
+        _timed(questions, image, plan, group[0])  # what is set up once is no part of an image's time
+        return max(times for _, times in shorter) * _timed(questions, image, plan, group[0])
     except Exception:  # the run will say what is wrong
         return None
 
 
-def _timed(certifier: Certifier, ensembles: Sequence[Ensemble], image: torch.Tensor, plan: Plan, cell: Cell) -> float:
+def _timed(questions: Sequence[tuple[Certifier, Ensemble]], image: torch.Tensor, plan: Plan, cell: Cell) -> float:
     started = time.perf_counter()
-    certifier.certify_together(ensembles, image, cell.threat, plan.radii, certification_seed(plan.spec), [0])
+    certify_jointly(questions, image, cell.threat, plan.radii, certification_seed(plan.spec), [0])
     return time.perf_counter() - started
 
 

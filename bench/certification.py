@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import traceback
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,14 @@ from bench.plan import Cell, Plan, certification_seed
 from bench.progress import Reporter
 from bench.rows import error_rows, rows_of
 from bench.store import Store
-from certifiers import Certifier, ClassifierChangedError, RadiusCertifier, Verdict
+from certifiers import (
+    Certifier,
+    ClassifierChangedError,
+    RadiusCertifier,
+    Verdict,
+    certify_jointly,
+    shared_measurement,
+)
 from ensembles import Ensemble, shared_scores
 from ensembles.checkpoint import Checkpoint
 from ensembles.precision import Precision, in_precision
@@ -98,15 +105,16 @@ def as_asked(certifier: Certifier, options: Options) -> Certifier:
 
 
 def groups_of(tasks: Sequence[Task]) -> list[list[Task]]:
-    """Tasks that share one pass: same members, certifier and norm, and the same images still to do.
+    """Tasks that share one pass: same members, measurement and norm, and the same images still to do.
 
-    Where a method shares forward passes, ensembles of some of the members go with the one that has them all: the first
-    two of three networks cost nothing beside the three.
+    Certifiers that measure the same are together, `smoothing` and `smoothing-eas` of one noise, say. Where a method
+    shares forward passes, ensembles of some of the members go with the one that has them all: the first two of three
+    networks cost nothing beside the three.
     """
     groups: dict[Any, list[Task]] = {}
     for task in tasks:
         if task.pending:
-            same = canonical_json(task.certifier.describe()), repr(task.certifier), task.cell.precision
+            same = measured_together(task.certifier), task.cell.precision
             groups.setdefault((_jobs(task), same, task.cell.threat, task.pending), []).append(task)
     whole: dict[Any, list[Task]] = {}
     for (jobs, *same), group in sorted(groups.items(), key=lambda item: -len(item[0][0])):
@@ -118,6 +126,12 @@ def groups_of(tasks: Sequence[Task]) -> list[list[Task]]:
     order = {id(task): place for place, task in enumerate(tasks)}
     joined = [sorted(group, key=lambda task: order[id(task)]) for group in whole.values()]
     return sorted(joined, key=lambda group: order[id(group[0])])
+
+
+def measured_together(certifier: Certifier) -> Hashable:
+    """Equal for certifiers whose entries can share a pass."""
+    measurement = shared_measurement(certifier)
+    return measurement if measurement is not None else (canonical_json(certifier.describe()), repr(certifier))
 
 
 def _jobs(task: Task) -> tuple[str, ...]:
@@ -236,9 +250,8 @@ def _image(
     identity, label = int(asked.images.ids[position]), int(asked.images.labels[position])
     ensembles = [task.ensemble for task in tasks]
     try:
-        certificates = tasks[0].certifier.certify_together(
-            ensembles, image, tasks[0].cell.threat, asked.radii, asked.seed, [identity]
-        )
+        questions = [(task.certifier, task.ensemble) for task in tasks]
+        certificates = certify_jointly(questions, image, tasks[0].cell.threat, asked.radii, asked.seed, [identity])
         with torch.no_grad():
             scores = shared_scores(ensembles, image)
         rows = [

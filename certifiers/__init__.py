@@ -20,6 +20,7 @@ from certifiers.certifier import Certifier, RadiusCertifier
 from certifiers.decision import DecisionCertifier
 from certifiers.randomness import KeyedRandomness
 from certifiers.registry import create, from_mapping, get, names, origin, register
+from certifiers.together import certify_jointly, shared_measurement
 from certifiers.undisturbed import ClassifierChangedError
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Unsupported",
     "Verdict",
     "cascade",
+    "certify_jointly",
     "create",
     "exact",
     "from_mapping",
@@ -46,5 +48,6 @@ __all__ = [
     "origin",
     "register",
     "relaxation",
+    "shared_measurement",
     "smoothing",
 ]

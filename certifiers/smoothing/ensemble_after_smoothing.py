@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -109,6 +109,15 @@ class EnsembleAfterSmoothing(RadiusCertifier):
         alone = Smoothing(sigma=self.sigma, n0=self.n0, n=self.n, alpha=self.alpha)
         return alone.largest_radius(threat, dimensions)
 
+    def poll(self) -> Hashable:
+        """That of `smoothing`, which counts votes under the same noise; see `VoteCounting`."""
+        noise = GaussianNoise(self.sigma, KeyedRandomness(0, ()))
+        return noise, self.n0, self.n, self.batch_size, self.compile_members
+
+    def voters(self, classifier: nn.Module) -> list[nn.Module]:
+        """The members; none of an ensemble that is refused."""
+        return [] if _refusal(classifier) else _counted(classifier)
+
     def rehearsal(self) -> "tuple[EnsembleAfterSmoothing, float]":
         """A few chunks of samples; time grows with their number."""
         return fewer_samples(self)
@@ -127,7 +136,7 @@ class EnsembleAfterSmoothing(RadiusCertifier):
     ) -> list[Findings | tuple[Verdict, str]]:
         """The radii of several classifiers, from the votes of one pass; members that they share run once."""
         refusals = [_refusal(classifier) for classifier in classifiers]
-        groups = [[] if why else _counted(classifier) for classifier, why in zip(classifiers, refusals, strict=True)]
+        groups = [self.voters(classifier) for classifier in classifiers]
         members = list(dict.fromkeys(member for group in groups for member in group))
         noise, votes = GaussianNoise(self.sigma, rng), []
         count = functools.partial(count_votes, compile_members=self.compile_members)

@@ -2,7 +2,7 @@
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, NoReturn
@@ -86,6 +86,15 @@ class FixedSamples(RadiusCertifier, ABC):
     def largest_radius(self, threat: ThreatModel, dimensions: int) -> float:
         """The radius if all `n` votes are for one class, at `p_A = alpha^(1/n)`."""
         return self.certificate_of_counts(self.n)[1] * self.scale(threat.norm, dimensions)
+
+    def poll(self) -> Hashable:
+        """The noise but for its key, the numbers of samples, and how they are evaluated; see `VoteCounting`."""
+        noise = self.noise(KeyedRandomness(0, ()))
+        return noise, self.n0, self.n, self.batch_size, self.compile_members
+
+    def voters(self, classifier: nn.Module) -> list[nn.Module]:
+        """The classifier itself."""
+        return [classifier]
 
     def rehearsal(self) -> "tuple[FixedSamples, float]":
         """A few chunks of samples; time grows with their number."""

@@ -11,6 +11,7 @@ from certifiers.smoothing.batches import noisy_batches
 from certifiers.smoothing.compiling import compiled
 from certifiers.smoothing.early_exit import EarlyExit
 from certifiers.smoothing.noise import CHUNK, Noise
+from certifiers.smoothing.shared_votes import counted_once
 from ensembles.ensemble import members_of, shared_scores
 from ensembles.fused import fused
 
@@ -35,6 +36,8 @@ def count_votes(
     are not all finite votes for nobody: it is counted in the last entry, so that every classifier's votes
     sum to `samples`.
 
+    Votes that `SharedVotes` in use know are not counted again.
+
     Args:
         classifiers: ensembles that share members share their forward passes; see `evaluation_of`.
         image: one input, in [0, 1]; noisy copies are not clipped.
@@ -44,12 +47,26 @@ def count_votes(
         samples: how many noisy copies.
         batch_size: inputs a forward pass. It cannot change the noise; the arithmetic is the same for the
             default, whatever the number of samples, but for the last batch.
-
         compile_members: see `evaluation_of`.
 
     Raises:
         ValueError: a classifier does not return scores [batch, classes] for at least two classes.
     """
+    question = noise, row, stream, samples, batch_size, compile_members
+    counting = functools.partial(_counted, image, *question)
+    return counted_once(classifiers, image, question, counting)
+
+
+def _counted(
+    image: Tensor,
+    noise: Noise,
+    row: int,
+    stream: int,
+    samples: int,
+    batch_size: int,
+    compile_members: bool,
+    classifiers: Sequence[nn.Module],
+) -> list[Int64[Tensor, "classes_and_invalid"]]:
     evaluate = evaluation_of(classifiers, batch_size if compile_members else None)
     return tally(evaluate, noisy_batches(image, noise, row, stream, samples, batch_size))
 
