@@ -25,7 +25,7 @@ def publish(
 
     Rows, audits, checks of the certifiers, logs of the trainings and pictures of the images go to `TO/<run>/` in few
     small files, each named by its digest, beside the board as Markdown, JSON, CSV and SVG. Given the run.json of a
-    published folder, that folder is written anew.
+    published folder, that folder is written anew. `TO/reproduced.md` follows: tables of papers beside published boards.
 
     Examples:
 
@@ -37,6 +37,7 @@ def publish(
     """
     from leaderboards import BoardError, StoredDataError, read_run
     from leaderboards.published import is_published, read_published, write_published
+    from leaderboards.reproduction_text import write_reproductions
 
     manifest = find_manifest(stored, output)
     try:
@@ -57,6 +58,8 @@ def publish(
             if why:
                 tell(f"No pictures: {why}.")
             files = write_published(manifest, folder, logs=found, trained=named, pictures=sheet)
+        if reproduced := write_reproductions(folder.parent):
+            files |= {"reproduced": reproduced}
     except (BoardError, StoredDataError) as error:
         stop(CHECK_FAILED, error)
     except OSError as error:

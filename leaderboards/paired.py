@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom, rankdata, wilcoxon
+from scipy.optimize import brentq
+from scipy.stats import binom, norm, rankdata, wilcoxon
 
 from leaderboards.metrics import correct_at, earned_radii
 from leaderboards.records import Entry
@@ -79,6 +80,35 @@ def mcnemar_loss(lost: npt.ArrayLike, gained: npt.ArrayLike) -> _Floats:
     """
     first, second = np.asarray(lost, dtype=np.int64), np.asarray(gained, dtype=np.int64)
     return np.asarray(binom.sf(first - 1, first + second, 0.5), dtype=np.float64)
+
+
+def largest_loss(lost: int, gained: int, images: int, uncertainty: float) -> float:
+    """The upper end of a one-sided interval for a loss of paired proportions.
+
+    The D at which the score statistic `(lost - gained - n D) / sqrt(n (2 q + D (1 - D)))` is the lower normal
+    quantile, q being the most likely share of gained images if the loss is D.
+
+    Args:
+        lost: images that only the first certifies.
+        gained: images that only the second certifies.
+        images: all of them, n.
+        uncertainty: one minus the confidence.
+
+    Source: Tango, Statistics in Medicine 17 (1998), eq. 4 to 6. Approximate, near its level from some ten images on.
+    """
+    z = float(norm.isf(uncertainty))
+    estimate = (lost - gained) / images
+
+    def excess(loss: float) -> float:
+        b = -lost - gained + (2 * images - lost + gained) * loss
+        c = -gained * loss * (1 - loss)
+        q = (np.sqrt(b * b - 8 * images * c) - b) / (4 * images)
+        variance = images * (2 * q + loss * (1 - loss))
+        return float(lost - gained - images * loss + z * np.sqrt(max(variance, 0.0)))
+
+    # Just above the estimate, since at it the variance is 0 where all images are alike: lost, gained or neither.
+    low, top = estimate + 1e-12, 1 - 1e-12
+    return 1.0 if low >= top or excess(top) >= 0 else float(brentq(excess, low, top))
 
 
 def holm(p_values: npt.ArrayLike) -> _Floats:

@@ -8,7 +8,6 @@ from leaderboards.gate.comparison import compare
 from leaderboards.gate.documents import json_report
 from leaderboards.gate.findings import Finding, Kind, Outcome, Report, Rules
 from leaderboards.gate.junit import junit_report
-from leaderboards.gate.losses import largest_loss
 from leaderboards.gate.measured import Measured, find_run, read_measured
 from leaderboards.gate.summary import markdown_report
 
@@ -23,7 +22,6 @@ __all__ = [
     "find_run",
     "json_report",
     "junit_report",
-    "largest_loss",
     "markdown_report",
     "read_measured",
 ]

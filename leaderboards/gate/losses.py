@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.stats import norm
 
 from leaderboards.gate.findings import Finding, Kind, Outcome, Rules
 from leaderboards.numerals import quantity
-from leaderboards.paired import correctness, mcnemar_loss
+from leaderboards.paired import correctness, largest_loss, mcnemar_loss
 from leaderboards.radii import format_radius
 from leaderboards.records import Entry
 
@@ -60,35 +59,6 @@ def losses(base: Entry, head: Entry, radii: tuple[Fraction, ...]) -> list[Loss]:
         Loss(head.name, radius, one.shape[1], int(one[at].sum()), int(lost[at]), int(gained[at]), float(p_value))
         for at, (radius, p_value) in enumerate(zip(radii, mcnemar_loss(lost, gained), strict=True))
     ]
-
-
-def largest_loss(lost: int, gained: int, images: int, uncertainty: float) -> float:
-    """The upper end of a one-sided interval for a loss of paired proportions.
-
-    The D at which the score statistic `(lost - gained - n D) / sqrt(n (2 q + D (1 - D)))` is the lower normal
-    quantile, q being the most likely share of gained images if the loss is D.
-
-    Args:
-        lost: images that only the first certifies.
-        gained: images that only the second certifies.
-        images: all of them, n.
-        uncertainty: one minus the confidence.
-
-    Source: Tango, Statistics in Medicine 17 (1998), eq. 4 to 6. Approximate, near its level from some ten images on.
-    """
-    z = float(norm.isf(uncertainty))
-    estimate = (lost - gained) / images
-
-    def excess(loss: float) -> float:
-        b = -lost - gained + (2 * images - lost + gained) * loss
-        c = -gained * loss * (1 - loss)
-        q = (np.sqrt(b * b - 8 * images * c) - b) / (4 * images)
-        variance = images * (2 * q + loss * (1 - loss))
-        return float(lost - gained - images * loss + z * np.sqrt(max(variance, 0.0)))
-
-    # Just above the estimate, since at it the variance is 0 where all images are alike: lost, gained or neither.
-    low, top = estimate + 1e-12, 1 - 1e-12
-    return 1.0 if low >= top or excess(top) >= 0 else float(brentq(excess, low, top))
 
 
 def judged(loss: Loss, adjusted: float, rules: Rules) -> Finding:

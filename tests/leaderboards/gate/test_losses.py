@@ -8,7 +8,8 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, norm
 
-from leaderboards.gate import Kind, Measured, Outcome, Rules, compare, largest_loss
+from leaderboards.gate import Kind, Measured, Outcome, Rules, compare
+from leaderboards.paired import largest_loss
 from leaderboards.records import Entry
 
 MakeEntry = Callable[..., Entry]

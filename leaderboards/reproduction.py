@@ -1,0 +1,230 @@
+"""What papers report beside what boards show: their tables, and their claims put to the test.
+
+A claim is about two rows at one radius. Our two entries met the same images and the same noise:
+
+    held       "the first is larger": the exact two-sided McNemar test rejects "no difference", by Holm's correction
+               over all claims of the paper at 5 %, and the first is larger;
+               "alike within m points": both ends of Tango's 90 % interval of the difference lie within m
+    opposite   the test rejects, and the second is larger; or they differ by more than m points
+    open       neither
+
+Where trainings have several seeds, a claim has to hold for each of them: its p-value is the largest.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+from leaderboards.board import Board, Line
+from leaderboards.paired import correctness, holm, largest_loss, mcnemar
+from leaderboards.papers import AVERAGE_RADIUS, Claim, Paper, PaperTable, papers
+
+#: With what probability any claim of a paper is called held or the opposite where nothing differs.
+FALSE_ALARMS = 0.05
+
+
+class Verdict(StrEnum):
+    """What became of a claim."""
+
+    HELD = "held"
+    OPPOSITE = "the opposite"
+    OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two entries at one radius: images that only one of them certifies, of how many."""
+
+    first: int
+    second: int
+    images: int
+
+    @property
+    def difference(self) -> float:
+        """Certified accuracy of the first less that of the second, in points."""
+        return 100 * (self.first - self.second) / self.images
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Tango's interval of the difference, in points."""
+        each = (1 - confidence) / 2
+        low = -largest_loss(self.second, self.first, self.images, each)
+        return 100 * low, 100 * largest_loss(self.first, self.second, self.images, each)
+
+
+@dataclass(frozen=True)
+class TestedClaim:
+    """A claim and what we measured: a pair a training seed, the largest p-value, after Holm, and the verdict."""
+
+    claim: Claim
+    board: str
+    pairs: tuple[Pair, ...]
+    adjusted: float
+    verdict: Verdict
+
+    @property
+    def difference(self) -> float:
+        """The mean over seeds, in points."""
+        return sum(pair.difference for pair in self.pairs) / len(self.pairs)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The outermost ends of the seeds' 95 % intervals, in points."""
+        ends = [pair.interval(0.95) for pair in self.pairs]
+        return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+@dataclass(frozen=True)
+class Here:
+    """Our numbers of one row: per cent or input units; the spread between training seeds, NaN of one."""
+
+    values: tuple[float, ...]
+    deviations: tuple[float, ...]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class TableBeside:
+    """A paper's table and our numbers, by the names of its rows; `envelope`: at each radius the best of several."""
+
+    table: PaperTable
+    here: Mapping[str, Here]
+    boards: tuple[str, ...]
+    envelope: bool
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A paper beside our boards; what is not measured is named."""
+
+    paper: Paper
+    claims: tuple[TestedClaim, ...]
+    tables: tuple[TableBeside, ...]
+    without: tuple[str, ...]
+
+    def count(self, verdict: Verdict) -> int:
+        """How many claims have this verdict."""
+        return sum(tested.verdict is verdict for tested in self.claims)
+
+
+def reproduction(paper: Paper, published: Mapping[str, Board]) -> Reproduction | None:
+    """A paper beside published boards, by the names of their folders; None where we measured nothing of it."""
+    boards = {sigma: published[name] for sigma, name in paper.boards.items() if name in published}
+    tables = [_beside(table, paper, boards) for table in paper.tables]
+    asked = [(claim, _pairs(claim, boards[claim.sigma])) for claim in paper.claims if claim.sigma in boards]
+    there = [(claim, pairs) for claim, pairs in asked if pairs]
+    adjusted = holm([_p_value(pairs) for _, pairs in there])
+    tested = tuple(
+        TestedClaim(claim, paper.boards[claim.sigma], pairs, float(p), _verdict(claim, pairs, float(p)))
+        for (claim, pairs), p in zip(there, adjusted, strict=True)
+    )
+    shown = tuple(table for table in tables if table.here)
+    if not tested and not shown:
+        return None
+    without = tuple(f"Table {table.table.number} ({table.table.about})" for table in tables if not table.here)
+    return Reproduction(paper, tested, shown, without)
+
+
+def reproductions_of(published: Mapping[str, Board]) -> tuple[Reproduction, ...]:
+    """All papers of which these boards, by the names of their folders, measured anything."""
+    return tuple(found for paper in papers() if (found := reproduction(paper, published)))
+
+
+def _lines(board: Board, name: str) -> tuple[Line, ...]:
+    """The lines of an entry of the spec, by its training seeds; none where one of them has no rank."""
+    lines = [line for line in board.lines if _spec_name(line) == name]
+    if any(line.rank is None or line.entry.imported for line in lines):
+        return ()
+    return tuple(sorted(lines, key=_seed))
+
+
+def _spec_name(line: Line) -> str:
+    return str(line.entry.details.get("training_seed", {}).get("of", line.entry.name))
+
+
+def _seed(line: Line) -> int:
+    return int(line.entry.details.get("training_seed", {}).get("seed", 0))
+
+
+def _pairs(claim: Claim, board: Board) -> tuple[Pair, ...]:
+    """A pair a training seed that both have; an entry of one seed meets the other's of the same, or its first."""
+    first, second = (_lines(board, name) for name in claim.here)
+    if not first or not second:
+        return ()
+    ones, others = ({_seed(line): line for line in lines} for lines in (first, second))
+    common = sorted(ones.keys() & others.keys())
+    matched = [(ones[seed], others[seed]) for seed in common] or [(first[0], second[0])]
+    return tuple(_pair(one, other, claim.radius) for one, other in matched)
+
+
+def _pair(one: Line, other: Line, radius: Fraction) -> Pair:
+    correct = correctness((one.entry, other.entry), (radius,))[:, 0]
+    return Pair(int((correct[0] & ~correct[1]).sum()), int((correct[1] & ~correct[0]).sum()), correct.shape[1])
+
+
+def _p_value(pairs: Sequence[Pair]) -> float:
+    """The largest over seeds; 1 where they do not even agree on the sign."""
+    if len({pair.difference > 0 for pair in pairs}) > 1:
+        return 1.0
+    return max(float(mcnemar(pair.first, pair.second)) for pair in pairs)
+
+
+def _verdict(claim: Claim, pairs: Sequence[Pair], adjusted: float) -> Verdict:
+    sure = adjusted <= FALSE_ALARMS
+    if claim.alike is None:
+        if not sure:
+            return Verdict.OPEN
+        return Verdict.HELD if pairs[0].difference > 0 else Verdict.OPPOSITE
+    ends = [abs(end) for pair in pairs for end in pair.interval(1 - 2 * FALSE_ALARMS)]
+    if max(ends) <= claim.alike:
+        return Verdict.HELD
+    return Verdict.OPPOSITE if sure and all(abs(pair.difference) > claim.alike for pair in pairs) else Verdict.OPEN
+
+
+def _beside(table: PaperTable, paper: Paper, boards: Mapping[str, Board]) -> TableBeside:
+    used = {sigma: boards[sigma] for sigma in table.sigmas if sigma in boards}
+    found = {row.name: _numbers(table, row.here, list(used.values())) for row in table.rows if row.here}
+    there = {name: here for name, here in found.items() if here is not None}
+    several = len(table.sigmas) > 1 or any(len(row.here) > 1 for row in table.rows)
+    return TableBeside(table, there, tuple(paper.boards[sigma] for sigma in used), several)
+
+
+def _numbers(table: PaperTable, names: Sequence[str], boards: Sequence[Board]) -> Here | None:
+    """Of all entries of these names on all boards, at each radius the numbers of the best."""
+    found = [_of_lines(table, board, lines) for board in boards for name in names if (lines := _lines(board, name))]
+    if not found:
+        return None
+    best = [max(found, key=lambda here, at=at: _order(here.values[at])) for at in range(table.columns)]  # type: ignore[misc]
+    return Here(
+        tuple(here.values[at] for at, here in enumerate(best)),
+        tuple(here.deviations[at] for at, here in enumerate(best)),
+        max(here.seeds for here in found),
+    )
+
+
+def _order(value: float) -> float:
+    return -math.inf if math.isnan(value) else value
+
+
+def _of_lines(table: PaperTable, board: Board, lines: Sequence[Line]) -> Here:
+    columns = [_values(table, board, line) for line in lines]
+    by_radius = list(zip(*columns, strict=True))
+    means = tuple(sum(values) / len(values) for values in by_radius)
+    return Here(means, tuple(map(_deviation, by_radius)), len(lines))
+
+
+def _values(table: PaperTable, board: Board, line: Line) -> list[float]:
+    assert line.scores is not None, "a line with a rank has scores"  # noqa: S101
+    if table.measure == AVERAGE_RADIUS:
+        return [line.scores.average_radius]
+    shares = dict(zip(board.radii, line.scores.certified, strict=True))
+    return [100 * shares[radius].value if radius in shares else math.nan for radius in table.radii]
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """The standard deviation, n - 1 in the denominator; NaN of one value."""
+    if len(values) < 2:
+        return math.nan
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
