@@ -19,7 +19,7 @@ from fractions import Fraction
 
 from leaderboards.board import Board, Line
 from leaderboards.paired import correctness, holm, largest_loss, mcnemar
-from leaderboards.papers import AVERAGE_RADIUS, Claim, Paper, PaperTable, papers
+from leaderboards.paper_tables import AVERAGE_RADIUS, Claim, Paper, PaperTable, papers
 
 #: With what probability any claim of a paper is called held or the opposite where nothing differs.
 FALSE_ALARMS = 0.05

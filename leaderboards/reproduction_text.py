@@ -7,7 +7,7 @@ from pathlib import Path
 
 from leaderboards import escaping, numerals
 from leaderboards.envelope import CAUTION
-from leaderboards.papers import AVERAGE_RADIUS, PaperRow, papers
+from leaderboards.paper_tables import AVERAGE_RADIUS, PaperRow, papers
 from leaderboards.published import read_published
 from leaderboards.radii import format_radius
 from leaderboards.render import replace_file

@@ -11,7 +11,7 @@ import pytest
 
 from leaderboards.board import Board, board_of
 from leaderboards.paired import holm, mcnemar
-from leaderboards.papers import AVERAGE_RADIUS, CERTIFIED, Claim, Paper, PaperRow, PaperTable
+from leaderboards.paper_tables import AVERAGE_RADIUS, CERTIFIED, Claim, Paper, PaperRow, PaperTable
 from leaderboards.records import Entry
 from leaderboards.reproduction import Reproduction, Verdict, reproduction
 from leaderboards.reproduction_text import markdown_reproductions, section_of

@@ -1,6 +1,6 @@
 """What papers print: figures of their tables, and which of our entries stand beside them.
 
-A file a paper, `<name>.toml`: facts alone, no sentence of the paper. `leaderboards.reproduction` puts them beside our
+A file a paper, `papers/<name>.toml`: facts alone, no sentence of the paper. `leaderboards.reproduction` puts them beside our
 boards.
 """
 
@@ -18,7 +18,7 @@ from leaderboards.radii import parse_radius
 CERTIFIED = "certified accuracy"
 AVERAGE_RADIUS = "average certified radius"
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parent / "papers"
 
 
 class PaperError(ValueError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from leaderboards.papers import PaperError, papers, read_paper
+from leaderboards.paper_tables import PaperError, papers, read_paper
 
 TEXT = """
 title = "A paper"
