@@ -1,7 +1,7 @@
 """What papers print: figures of their tables, and which of our entries stand beside them.
 
-A file a paper, `papers/<name>.toml`: facts alone, no sentence of the paper. `leaderboards.reproduction` puts them beside
-our boards.
+A file a paper, `papers/<name>.toml`: facts alone, no sentence of the paper. `leaderboards.reproduction` puts them
+beside our boards.
 """
 
 import math

@@ -22,7 +22,7 @@ class SideBySide:
 
 
 def side_by_side(board: Board) -> SideBySide | None:
-    """The view of a board on which some classifier meets more than one certifier; else None.
+    """The classifiers of a board that meet more than one certifier; None where there is none.
 
     Classifiers and certifiers come in the order of the ranks, certifiers by their names in the spec, since two of them
     may differ in parameters alone. Lines without numbers come last.
@@ -30,9 +30,13 @@ def side_by_side(board: Board) -> SideBySide | None:
     found: dict[tuple[str, str], dict[str, Line]] = {}
     for line in board.lines:
         labels = line.entry.details.get("labels", {})
-        classifier = (line.entry.ensemble, labels.get("aggregation") or line.entry.aggregation)
+        aggregation = labels.get("aggregation") or line.entry.aggregation
+        # Networks in another number format are other classifiers.
+        precision = line.entry.details.get("precision")
+        classifier = (line.entry.ensemble, f"{aggregation}, {precision}" if precision else aggregation)
         found.setdefault(classifier, {})[labels.get("certifier") or line.entry.certifier] = line
-    if all(len(row) < 2 for row in found.values()):
+    found = {classifier: row for classifier, row in found.items() if len(row) > 1}
+    if not found:
         return None
     certifiers = tuple(dict.fromkeys(name for row in found.values() for name in row))
     return SideBySide(

@@ -32,6 +32,8 @@ def board_of_two(make_run: MakeRun, make_entry: MakeEntry, make_rows: Callable[.
             make_entry("c", rows=staged, **labelled("mme", "crown")),
             make_entry("d", status="unsupported", reason="no norm", rows=no_rows(), **labelled("mme", "ibp")),
             make_entry("e", (0.2,) * 4, ensemble="gal", **labelled("we", "lp")),
+            make_entry("f", (0.1,) * 4, ensemble="gal", **labelled("we", "ibp")),
+            make_entry("alone", (0.1,) * 4, ensemble="adp", **labelled("we", "ibp")),
         )
     )
 
@@ -46,8 +48,18 @@ def test_a_classifier_is_a_row_and_a_certifier_a_group(
     assert names == {
         ("drt", "we"): ["a", "b", None],
         ("drt", "mme"): ["c", "d", None],
-        ("gal", "we"): [None, None, "e"],
-    }
+        ("gal", "we"): [None, "f", "e"],
+    }, "and none that meets one certifier alone"
+
+
+def test_another_number_format_is_another_classifier(make_run: MakeRun, make_entry: MakeEntry) -> None:
+    rounded = {"details": {"precision": "bfloat16", "labels": {}}}
+    made = [
+        make_entry(name, certifier=name[:3], **more) for name, more in (("ibp", {}), ("ibp2", rounded), ("lpp", {}))
+    ]
+    view = side_by_side(build_board(make_run(*made, make_entry("lpp2", certifier="lpp", **rounded))))
+    assert view is not None
+    assert set(view.lines) == {("drt", "we"), ("drt", "we, bfloat16")}
 
 
 def test_without_two_certifiers_of_one_classifier_there_is_no_such_view(
