@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from leaderboards import numerals
+from leaderboards.metrics import expected_false_certificates
 from leaderboards.verified_files import StoredDataError, digest_of, read_verified
 
 
@@ -53,7 +54,8 @@ class Audit:
         refuted: how many were refuted; an entry with any is unsound.
         enclosed: of how many not refuted both radii are known, so that they count in the tightness.
         tightness: median of certified radius / attack radius over these; None where there is none.
-        expected_false: the sum of the failure probabilities of the certificates audited.
+        expected_false: bound on the expected number of false certificates among all images of the entry; those audited
+            have no smaller one of their own, since to be certified is what a false certificate has done.
     """
 
     certificates: int
@@ -72,7 +74,7 @@ class Audit:
         """What must stand beside the entry's name."""
         if not self.unsound:
             return ()
-        expected = f", {self.expected_false:.2g} expected" if self.expected_false else ""
+        expected = f", at most {self.expected_false:.2g} expected of all images" if self.expected_false else ""
         return (f"UNSOUND: {self.refuted} of {self.audited} audited certificates refuted{expected}",)
 
 
@@ -159,7 +161,7 @@ def audited(rows: pd.DataFrame, audits: pd.DataFrame | None) -> tuple[pd.DataFra
     if audits is None:
         return rows, None
     claims = rows[rows["verdict"] == "CERTIFIED"]
-    found = claims[["image_id", "prediction", "radius", "failure_probability"]].merge(
+    found = claims[["image_id", "prediction", "radius"]].merge(
         audits[["image_id", "prediction", "radius", "attack_radius", "answer"]],
         on=["image_id", "prediction"],
         suffixes=("", "_attacked"),
@@ -176,7 +178,7 @@ def audited(rows: pd.DataFrame, audits: pd.DataFrame | None) -> tuple[pd.DataFra
         refuted=len(refuted),
         enclosed=len(standing),
         tightness=float((standing["radius"] / standing["attack_radius"]).median()) if len(standing) else None,
-        expected_false=float(judged["failure_probability"].sum()),
+        expected_false=expected_false_certificates(rows),
     )
     told = {
         int(image): f"refuted by an audit: an input at distance {away:.6g} is answered {answer}, not {prediction}"

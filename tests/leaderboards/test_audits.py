@@ -63,8 +63,8 @@ def test_counts_tightness_and_refuted_rows() -> None:
     assert found["reason"][1] == "refuted by an audit: an input at distance 0.5 is answered 2, not 1"
     assert found["failure_probability"][1] == 0
     assert stored["verdict"].tolist() == ["CERTIFIED"] * 4 + ["UNKNOWN"]  # what was given is as it was
-    assert audit == Audit(4, 3, 1, 1, 0.5, 0.75)
-    assert audit.warnings() == ("UNSOUND: 1 of 3 audited certificates refuted, 0.75 expected",)
+    assert audit == Audit(4, 3, 1, 1, 0.5, 1.25), "alpha of all five images that were asked"
+    assert audit.warnings() == ("UNSOUND: 1 of 3 audited certificates refuted, at most 1.2 expected of all images",)
     assert audit_texts(audit) == ("3 of 4, 1 refuted", "0.500")
     assert audit_texts(None) == ("–", "–")
 
@@ -79,9 +79,9 @@ def test_the_nearest_of_several_audits_counts() -> None:
 
 def test_an_audit_of_a_smaller_ball_or_another_class_is_no_audit() -> None:
     _, smaller = audited(rows([0.5]), audits((0, 0.25, float("inf"))))
-    assert smaller == Audit(1, 0, 0, 0, None, 0.0)
+    assert smaller == Audit(1, 0, 0, 0, None, 0.25)
     kept, other = audited(rows([0.5]), audits((0, 0.5, 0.1), prediction=3))
-    assert other == Audit(1, 0, 0, 0, None, 0.0)
+    assert other == Audit(1, 0, 0, 0, None, 0.25)
     assert kept["verdict"].tolist() == ["CERTIFIED"]
     # But a counterexample refutes every larger radius, whatever ball it was looked for in.
     found, larger = audited(rows([0.5]), audits((0, 0.25, 0.125)))
@@ -142,7 +142,7 @@ def test_an_unsound_entry_is_last_and_without_a_rank() -> None:
     assert r"liar (\textbf{unsound})" in latex_table(board)
     document = json.loads(json_document(board))
     assert document["entries"][2]["audit"] == {
-        **dataclasses.asdict(Audit(3, 1, 1, 0, None, 0.25)),
+        **dataclasses.asdict(Audit(3, 1, 1, 0, None, 0.75)),
         "unsound": True,
     }
     assert "audit" not in document["entries"][0]
