@@ -22,6 +22,9 @@ from bench.endings import (
 def audit(
     stored: Annotated[str, typer.Argument(metavar="RUN", help="A run: its name, or the path of its run.json.")],
     output: Annotated[Path, typer.Option(help="Folder of the store.")] = Path("results"),
+    entry: Annotated[
+        list[str] | None, typer.Option(help="Audit only entries whose name matches, as in 'drt*'; may be repeated.")
+    ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="Audit only this many certificates an entry, drawn by the seed.")
     ] = None,
@@ -47,12 +50,14 @@ def audit(
 
         certbench audit quickstart --images 20 --steps 100 --restarts 10
 
+        certbench audit training-zoo --entry 'drt*' --entry 'gaussian*' --images 4
+
         certbench audit elsewhere/runs/my-spec/run.json --json | jq '.entries[].refuted'
 
         certbench audit quickstart --art       with the attacks of adversarial-robustness-toolbox
     """
     from bench.audit_subjects import AuditError
-    from bench.auditing import AuditOptions
+    from bench.auditing import AuditOptions, NoSuchEntryError
     from bench.auditing import audit as execute
     from bench.progress import reporter_for
     from bench.runner import check_device
@@ -72,13 +77,17 @@ def audit(
             more = toolbox()
     except (ValueError, ImportError) as error:
         stop(USAGE, error)
-    options = AuditOptions(images=images, effort=effort, samples=samples, device=device, more=more)
+    options = AuditOptions(
+        images=images, effort=effort, samples=samples, device=device, more=more, entries=tuple(entry or ("*",))
+    )
     try:
         outcome = execute(manifest, options, reporter_for(stderr))
         found = _published(manifest)
     except KeyboardInterrupt:
         stderr.print("Interrupted. Finished audits are stored; the same command resumes.")
         raise typer.Exit(INTERRUPTED) from None
+    except NoSuchEntryError as error:
+        stop(USAGE, error)
     except (AuditError, StoreError, StoredDataError, BoardError, ClassifierChangedError) as error:
         stop(UNFINISHED, error)
     except OSError as error:

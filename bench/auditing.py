@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ Met = dict[tuple[str, int, int, float], dict[str, Any]]
 _BLOCK = 10
 
 
+class NoSuchEntryError(ValueError):
+    """A pattern meets no entry of the run."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AuditOptions:
     """How to audit.
@@ -48,6 +53,7 @@ class AuditOptions:
         samples: noisy inputs in the test of a smoothed claim.
         device: where networks run.
         more: the name, with version, of further attacks, and these.
+        entries: patterns of names; an entry that meets none is left out.
     """
 
     images: int | None = None
@@ -55,6 +61,7 @@ class AuditOptions:
     samples: int = 20_000
     device: str = "cpu"
     more: tuple[str, Candidates] | None = None
+    entries: tuple[str, ...] = ("*",)
 
     def attack(self, smoothed: bool) -> str:
         """The settings that an audit is stored with: certificates attacked under them are not attacked again."""
@@ -77,11 +84,19 @@ def audit(manifest: Path, options: AuditOptions, reporter: Reporter) -> AuditOut
     An entry that cannot be audited is a problem of its own and does not stop the others.
 
     Raises:
+        NoSuchEntryError: a pattern meets no entry.
         AuditError: the file does not describe a run, or its data set cannot be loaded.
         StoreError: the store is in use, full or not writable.
         KeyboardInterrupt: the user stopped it; finished blocks are stored.
     """
     document = read_manifest(manifest)
+    names = [str(entry.get("name")) for entry in document["entries"] if isinstance(entry, dict)]
+    for pattern in options.entries:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise NoSuchEntryError(
+                f"No entry of {manifest} is named {pattern!r}; its entries: {', '.join(names[:5])}"
+                f"{' and others' if len(names) > 5 else ''}. A pattern may have * and ?, and meets whole names."
+            )
     store = Store(manifest.resolve().parent.parent.parent)
     published = [entry for entry in document["entries"] if isinstance(entry, dict) and entry.get("source")]
     for entry in published:
@@ -96,6 +111,8 @@ def audit(manifest: Path, options: AuditOptions, reporter: Reporter) -> AuditOut
         for entry in document["entries"]:
             name = str(entry.get("name") if isinstance(entry, dict) else entry)
             if entry in published or (isinstance(entry, dict) and entry.get("status") == "unsupported"):
+                continue
+            if not any(fnmatchcase(name, pattern) for pattern in options.entries):
                 continue
             try:
                 subject = subject_of(entry, images_of(entry, dataset), store, options.device)

@@ -322,3 +322,16 @@ def test_the_toolbox_is_optional(copied: Path, certbench: Callable[..., Result],
     assert result.exit_code == 2
     assert "--art needs adversarial-robustness-toolbox, which cannot be loaded here" in result.stderr
     assert "pip install 'certbench[attacks]'" in result.stderr
+
+
+def test_only_entries_whose_name_matches_are_audited(
+    with_radius: Callable[[float], Path], certbench: Callable[..., Result]
+) -> None:
+    store = with_radius(1e-3)
+    result = certbench("audit", "tiny", "--output", store, "--entry", "sing*", *QUICK)
+    assert result.exit_code == 0, result.stderr
+    assert [line.split(":")[0] for line in result.stdout.splitlines() if "certificates audited" in line] == ["single"]
+    refused = certbench("audit", "tiny", "--output", store, "--entry", "sin", *QUICK)
+    assert refused.exit_code == 2
+    assert "is named 'sin'; its entries: single, three" in refused.stderr.replace("\n", " ")
+    assert "A pattern may have * and ?" in refused.stderr.replace("\n", " ")
