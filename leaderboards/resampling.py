@@ -19,8 +19,8 @@ def rank_intervals(
 
     A competitor is scored by the mean over its training seeds of the mean over images. A resample draws images with
     replacement, the same for all, as they share them; and, of a competitor with several seeds, seeds with replacement.
-    A competitor with one seed is taken as it is: nothing is known of its other seeds. With few seeds the bootstrap
-    makes them less different than they are (by `sqrt((s - 1) / s)`), so these intervals are somewhat too short.
+    A competitor with one seed is taken as it is: nothing is known of its other seeds. Drawn from s of them, means
+    differ by `sqrt((s - 1) / s)` less than means of new seeds would, so what the seeds add is enlarged by the inverse.
 
     Args:
         scores: a competitor each, float64[seeds, images], the images in one order.
@@ -45,7 +45,9 @@ def rank_intervals(
     for number, table in enumerate(tables):
         seeds = len(table)
         shares = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-        drawn[:, number] = ((weights @ table.T) * shares).sum(axis=1)
+        of_seeds = weights @ table.T
+        widened = np.sqrt(seeds / max(1, seeds - 1)) * (shares - 1 / seeds)
+        drawn[:, number] = of_seeds.mean(axis=1) + (of_seeds * widened).sum(axis=1)
     # Sums in another order differ in their last bits: what is equal there must share a rank.
     drawn = np.round(drawn, 12)
     ranks = 1 + (drawn[:, None, :] > drawn[:, :, None]).sum(axis=2) if len(tables) <= 40 else _ranks(drawn)

@@ -37,6 +37,14 @@ def test_training_seeds_widen_what_images_leave_sure() -> None:
     assert rank_intervals([images.mean(axis=0), steady[0]]) == [(1, 1), (2, 2)]
 
 
+def test_few_seeds_are_not_taken_for_all_there_are() -> None:
+    """Means of three seeds drawn from three: the least is the smallest seed, which new seeds would often fall below."""
+    seeds = np.repeat([[0.2], [0.6], [1.0]], 50, axis=1)
+    lowest = 0.6 - np.sqrt(3 / 2) * 0.4  # 0.11, with probability 1/27
+    for steady, expected in ((lowest + 0.01, (1, 2)), (lowest - 0.01, (1, 1))):
+        assert rank_intervals([seeds, np.full(50, steady)])[0] == expected
+
+
 def test_many_competitors_are_ranked_as_few_are() -> None:
     drawn = np.round(np.random.default_rng(2).random((50, 7)), 1)
     expected = 1 + (drawn[:, None, :] > drawn[:, :, None]).sum(axis=2)
