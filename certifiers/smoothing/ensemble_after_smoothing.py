@@ -43,7 +43,7 @@ class MemberBounds:
     """What the votes of all members prove of the probabilities `p_i(c)` that member i answers c, together.
 
     Attributes:
-        prediction: y, the class of the most selection votes of any member.
+        prediction: y, the class of the most selection votes of any member; of two, that with more votes of all members.
         agrees: whether each member's own selection chose y.
         votes: of each member for y, among the estimation samples.
         rivals: of each member for the class other than y that has the most.
@@ -87,7 +87,7 @@ class EnsembleAfterSmoothing(RadiusCertifier):
         compile_members: compile networks first, by `torch.compile`.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1, Norm.L2, Norm.LINF})
     guarantee: ClassVar[Guarantee] = Guarantee.PROBABILISTIC
     example: ClassVar[Mapping[str, Any]] = MappingProxyType({"sigma": 0.25, "n": 1_000})
@@ -159,7 +159,8 @@ class EnsembleAfterSmoothing(RadiusCertifier):
         """Bounds that hold together except with probability alpha; see the class."""
         chosen, counted = selection[:, :-1], estimation[:, :-1]
         members, classes = counted.shape
-        y = int(chosen[int(chosen.amax(1).argmax())].argmax())
+        # Ties go to the class with more votes of all members, then to the lowest: not to the order of the members.
+        y = int((chosen.amax(0) * (int(chosen.sum()) + 1) + chosen.sum(0)).argmax())
         others = counted.clone()
         others[:, y] = -1
         votes, rivals, agrees = counted[:, y].tolist(), others.amax(1).tolist(), (chosen.argmax(1) == y).tolist()

@@ -1,5 +1,6 @@
 """Ensemble-after-smoothing: the theorem at linear members, alpha shared, and what it is asked of."""
 
+import itertools
 import math
 
 import numpy as np
@@ -169,6 +170,19 @@ def test_radius_is_below_what_the_bounds_prove_of_every_class(counts: list[list[
             high = 1 - low if same else float(stats.beta.ppf(1 - share / 2, row[other] + 1, 180 - row[other]))
             gap = stats.norm.ppf(largest) - stats.norm.ppf(min(high, 1.0))
             assert radius <= max(0.0, SIGMA / 2 * gap) + 1e-12
+
+
+def test_of_equal_counts_the_order_of_the_members_decides_nothing() -> None:
+    estimation = torch.tensor([[40, 50, 10, 0], [50, 40, 10, 0], [30, 30, 40, 0]])
+    # Two members have 9 votes each, for other classes; all three have more for class 1, which then is chosen.
+    selection = torch.tensor([[9, 1, 0, 0], [0, 9, 1, 0], [1, 8, 1, 0]])
+    for order in itertools.permutations(range(3)):
+        rows = list(order)
+        assert eas(n=100).bounds(selection[rows], estimation[rows]).prediction == 1
+    # Nor all votes tell: the lowest class.
+    selection = torch.tensor([[0, 1, 9, 0], [0, 9, 1, 0]])
+    for rows in ([0, 1], [1, 0]):
+        assert eas(n=100).bounds(selection[rows], estimation[rows]).prediction == 1
 
 
 def test_invalid_votes_of_any_member_are_an_error() -> None:
