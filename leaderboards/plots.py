@@ -16,7 +16,8 @@ from leaderboards.theme import LIGHT, Theme, png_of, quiet, svg_of
 
 # With six colours: no two of thirty lines look alike.
 _STYLES: tuple[object, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1, 1, 1, 1, 1)))
-_MOST_STEPS = 400
+#: Finer steps than a pixel or two only make pages larger.
+_MOST_STEPS = 200
 #: More lines cannot be told apart.
 MOST_CURVES = 12
 _NORMS = {"l1": "l1", "l2": "l2", "linf": "l∞"}

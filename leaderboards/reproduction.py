@@ -35,11 +35,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two entries at one radius: images that only one of them certifies, of how many."""
+    """Two entries at one radius: images that only one of them certifies, of how many; warnings of either."""
 
     first: int
     second: int
     images: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float:
@@ -77,11 +78,12 @@ class TestedClaim:
 
 @dataclass(frozen=True)
 class Here:
-    """Our numbers of one row: per cent or input units; the spread between training seeds, NaN of one."""
+    """Our numbers of one row: per cent or input units; the spread between training seeds, NaN of one; warnings."""
 
     values: tuple[float, ...]
     deviations: tuple[float, ...]
     seeds: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,13 @@ class Reproduction:
     claims: tuple[TestedClaim, ...]
     tables: tuple[TableBeside, ...]
     without: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What stands beside the names of entries that claims or tables use, by their ensembles, once each."""
+        pairs = (warning for tested in self.claims for pair in tested.pairs for warning in pair.warnings)
+        rows = (warning for table in self.tables for here in table.here.values() for warning in here.warnings)
+        return tuple(sorted({*pairs, *rows}))
 
     def count(self, verdict: Verdict) -> int:
         """How many claims have this verdict."""
@@ -160,7 +169,13 @@ def _pairs(claim: Claim, board: Board) -> tuple[Pair, ...]:
 
 def _pair(one: Line, other: Line, radius: Fraction) -> Pair:
     correct = correctness((one.entry, other.entry), (radius,))[:, 0]
-    return Pair(int((correct[0] & ~correct[1]).sum()), int((correct[1] & ~correct[0]).sum()), correct.shape[1])
+    first, second = int((correct[0] & ~correct[1]).sum()), int((correct[1] & ~correct[0]).sum())
+    return Pair(first, second, correct.shape[1], _warnings((one, other)))
+
+
+def _warnings(lines: Sequence[Line]) -> tuple[str, ...]:
+    found = (f"{line.entry.ensemble}: {warning}" for line in lines for warning in line.entry.warnings)
+    return tuple(dict.fromkeys(found))
 
 
 def _p_value(pairs: Sequence[Pair]) -> float:
@@ -200,6 +215,7 @@ def _numbers(table: PaperTable, names: Sequence[str], boards: Sequence[Board]) -
         tuple(here.values[at] for at, here in enumerate(best)),
         tuple(here.deviations[at] for at, here in enumerate(best)),
         max(here.seeds for here in found),
+        tuple(dict.fromkeys(warning for here in found for warning in here.warnings)),
     )
 
 
@@ -211,7 +227,7 @@ def _of_lines(table: PaperTable, board: Board, lines: Sequence[Line]) -> Here:
     columns = [_values(table, board, line) for line in lines]
     by_radius = list(zip(*columns, strict=True))
     means = tuple(sum(values) / len(values) for values in by_radius)
-    return Here(means, tuple(map(_deviation, by_radius)), len(lines))
+    return Here(means, tuple(map(_deviation, by_radius)), len(lines), _warnings(lines))
 
 
 def _values(table: PaperTable, board: Board, line: Line) -> list[float]:

@@ -25,6 +25,9 @@ from leaderboards.standings import p_value
 #: The file beside the published boards.
 REPRODUCED = "reproduced.md"
 
+#: Beside what an entry with a warning is part of.
+MARK = "†"
+
 #: What readers must know.
 READING = (
     "A claim is about two rows at one radius. Differences are in points of certified accuracy; ours is the mean over "
@@ -36,6 +39,7 @@ READING = (
     "do not tell; a larger test would.",
     "Tables have two lines a row, the paper's and ours; ± is the standard deviation between training seeds. A dash: "
     "not measured, or not readable in the text of the paper at hand.",
+    f"{MARK}: an entry with a warning, a member that collapsed in training, say.",
 )
 
 
@@ -76,6 +80,7 @@ def section_of(found: Reproduction) -> Section:
     notes = [f"There: {paper.there}", f"Here: {paper.here}"]
     if found.without:
         notes.append(f"Not measured here: {'; '.join(found.without)}.")
+    notes += [f"{MARK} {warning}" for warning in found.warnings]
     claims = TextTable(
         heading=f"Claims: {counts}",
         notes=(f"Boards: {', '.join(dict.fromkeys(tested.board for tested in found.claims))}.",),
@@ -136,7 +141,7 @@ def _claim_cells(tested: TestedClaim) -> tuple[str, ...]:
         format_radius(claim.radius),
         printed,
         f"{tested.difference:+.1f} [{low:+.1f}, {high:+.1f}]",
-        ", ".join(f"+{pair.first} -{pair.second}" for pair in tested.pairs),
+        ", ".join(f"+{pair.first} -{pair.second}{MARK * bool(pair.warnings)}" for pair in tested.pairs),
         p_value(tested.adjusted),
         f"{claim.first} − {claim.second}",
     )
@@ -165,7 +170,7 @@ def _lines(row: PaperRow, here: Here | None, average_radius: bool) -> list[TextR
         lines.append(TextRow((row.name, "paper", *cells), ours=False))
     if here:
         cells = (_number(*pair, digits) for pair in zip(here.values, here.deviations, strict=True))
-        seeds = f"here, {here.seeds} seeds" if here.seeds > 1 else "here"
+        seeds = (f"here, {here.seeds} seeds" if here.seeds > 1 else "here") + MARK * bool(here.warnings)
         lines.append(TextRow((row.name, seeds, *cells), ours=True))
     return lines
 

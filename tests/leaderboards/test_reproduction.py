@@ -203,6 +203,19 @@ def test_the_page_and_the_markdown_say_the_same(entries: Callable[..., Entry]) -
         assert text in markdown
 
 
+def test_entries_with_a_warning_are_marked(entries: Callable[..., Entry]) -> None:
+    warned = [entries("a", range(40), 0), entries("a", range(40), 1, ensemble="a 1", warnings=("member 1 collapsed",))]
+    board = board_of([*warned, entries("b", range(10), 0), entries("b", range(10), 1)], ["0", "1"])
+    rows = [PaperRow("A", (99.0, 50.0), ("a",)), PaperRow("B", (99.0, 50.0), ("b",))]
+    found = reproduction(paper(claim(), tables=[table(rows)]), {"x": board})
+    assert found is not None
+    section = section_of(found)
+    assert "† a 1: member 1 collapsed" in section.notes
+    claims, shown = section.tables
+    assert claims.rows[0].cells[6] == "+30 -0, +30 -0†"
+    assert [row.cells[1] for row in shown.rows] == ["paper", "here, 2 seeds†", "paper", "here, 2 seeds"]
+
+
 def test_hostile_texts_stay_text(entries: Callable[..., Entry]) -> None:
     board = board_of([entries(HOSTILE, range(40)), entries("b", range(10))], ["0", "1"])
     asked = claim(says=HOSTILE, here=(HOSTILE, "b"), table=HOSTILE, first=HOSTILE)
