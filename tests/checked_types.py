@@ -18,8 +18,10 @@ from jaxtyping import install_import_hook
 #: What is raised is what `jaxtyped` raises, which is a TypeError.
 _checks = beartype(conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError))
 
-#: Also the scope of axis names of a `with` statement.
 _jaxtyped = jaxtyping.jaxtyped
+
+#: Opens a scope of axis names for a `with` statement; it keeps nothing itself, so that one is enough.
+_SCOPE = _jaxtyped("context")
 
 
 def enforce(*packages: str) -> None:
@@ -53,7 +55,7 @@ def checked(what: Any) -> Any:
     @functools.wraps(what)
     def scoped(*arguments: Any, **named: Any) -> Any:
         __tracebackhide__ = True
-        with _jaxtyped("context"):
+        with _SCOPE:
             return function(*arguments, **named)
 
     return scoped
