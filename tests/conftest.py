@@ -2,7 +2,7 @@
 
 import os
 
-from jaxtyping import install_import_hook
+from tests.checked_types import enforce
 
 # Before torch is loaded. Networks this small are slower on two threads, and much slower where others use the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,4 +11,4 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # Worker processes take seconds to start, more than most runs here; the tests of workers ask for them.
 os.environ.setdefault("CERTBENCH_JOBS", "1")
 
-_HOOK = install_import_hook(["ensembles", "certifiers"], "beartype.beartype")
+enforce("ensembles", "certifiers")

@@ -1,5 +1,6 @@
 """Classifiers whose exact certified radii are known: what radii are compared with, an image at a time."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from certifiers.certificate import Norm, ThreatModel
-from certifiers.conformance.enumeration import Region, exact_radii
+from certifiers.conformance.enumeration import Region, answer_regions, exact_radii
 from ensembles.aggregation import Aggregation, Single, WeightedAverage
 from ensembles.ensemble import Ensemble
 
@@ -83,7 +84,20 @@ def enumerated(
     classifier, x = random_networks(
         seed, aggregation, members=members, inputs=inputs, hidden=hidden, classes=classes, batch=batch
     )
-    return enumerated_truth(seed, classifier, x, threat)
+    return enumerated_truth(
+        seed, classifier, x, threat, _drawn_regions(seed, aggregation, members, inputs, tuple(hidden), classes)
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _drawn_regions(
+    seed: int, aggregation: Aggregation | None, members: int, inputs: int, hidden: tuple[int, ...], classes: int
+) -> tuple[tuple[int, Region], ...]:
+    """Regions of the classifier of `random_networks`: what costs, and is the same in every norm and for all images."""
+    classifier, x = random_networks(
+        seed, aggregation, members=members, inputs=inputs, hidden=hidden, classes=classes, batch=1
+    )
+    return answer_regions(classifier, x)
 
 
 def enumerated_truth(

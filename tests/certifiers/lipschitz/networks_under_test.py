@@ -1,5 +1,7 @@
 """Small classifiers, and an attack that the certificates must withstand."""
 
+import copy
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -73,6 +75,12 @@ class Residual(nn.Module):
 
 def ensemble(kind: str, aggregation: Aggregation) -> Ensemble:
     """Three members that are near each other, so that they mostly agree."""
+    return Ensemble(near_each_other(kind), aggregation).eval()
+
+
+@functools.cache
+def near_each_other(kind: str) -> list[nn.Module]:
+    """The members of every ensemble of a kind: each is read by the first certifier that asks for it, and no more."""
     makers: dict[str, Callable[[int], nn.Module]] = {
         "mlp": lambda seed: mlp(16, 12, 10, 4, seed=seed, gain=1.5),
         "conv": conv,
@@ -87,7 +95,7 @@ def ensemble(kind: str, aggregation: Aggregation) -> Ensemble:
                 for key, base in members[0].state_dict().items()
             }
         )
-    return Ensemble(members[1:], aggregation).eval()
+    return members[1:]
 
 
 def projected(delta: Tensor, radius: Tensor, norm: Norm) -> Tensor:
@@ -114,7 +122,7 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
 
 def changed(classifier: nn.Module, x: Tensor, radius: Tensor, norm: Norm, steps: int = 12) -> Tensor:
     """For which images an attack finds another answer within the radius: random points, and projected gradients."""
-    classifier = classifier.double()
+    classifier = copy.deepcopy(classifier).double()
     x, radius = x.double(), radius.double()
     with torch.no_grad():
         answer = classifier(x).argmax(1)

@@ -1,5 +1,8 @@
 """Small models of every known layer, and points of their balls."""
 
+import copy
+import functools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -94,6 +97,14 @@ def points(ball: Ball, count: int, seed: int) -> Tensor:
     return (ball.center + (1 - 1e-12) * delta).clamp(0, 1)
 
 
+@functools.lru_cache(maxsize=256)
+def read_once(kind: str, seed: int) -> Network:
+    """What was read of a model, which takes longer than most of what is done with it; to be copied."""
+    with torch.no_grad():
+        (network,) = prepare(model(kind, seed), images(1)).networks
+    return network
+
+
 RADII = {Norm.LINF: (0.01, 0.08), Norm.L2: (0.05, 0.5), Norm.L1: (0.1, 2.0)}
 
 
@@ -108,10 +119,8 @@ class Models:
 
     @staticmethod
     def network(kind: str, seed: int) -> Network:
-        """What was read of a model."""
-        with torch.no_grad():
-            (network,) = prepare(model(kind, seed), images(1)).networks
-        return network
+        """What was read of a model; a new one in every call, of which nothing was computed before."""
+        return copy.deepcopy(read_once(kind, seed))
 
     @staticmethod
     def ball(norm: Norm, seed: int, count: int = 2) -> Ball:

@@ -21,7 +21,7 @@ def test_every_call_has_its_own_ball(models: Any, method: str, norm: Norm) -> No
         for images, radius in [(x, 0.3), (x, 0.01), (others, 0.1), (x, 0.3), (x[:1], 0.2), (x, 0.01)]:
             ball = around(images, radius, norm)
             found = margins(kept, LirpaBounds(ball, method), images)
-            # A network read anew has a graph of its own, in which nothing was computed before.
+            # Another network has a graph of its own, in which nothing was computed before.
             fresh = margins(models.network(kind, 8), LirpaBounds(ball, method), images)
             torch.testing.assert_close(found, fresh, atol=0, rtol=0)
 
