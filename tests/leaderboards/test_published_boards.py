@@ -9,6 +9,8 @@ import pytest
 from leaderboards.documents import json_document
 from leaderboards.page import html_page
 from leaderboards.published import read_published
+from leaderboards.reproduction import reproductions_of
+from leaderboards.reproduction_text import REPRODUCED, markdown_reproductions
 
 PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "published"
 BOARDS = sorted(path.parent.name for path in PUBLISHED.glob("*/run.json"))
@@ -27,7 +29,7 @@ def known(committed: Any, made: Any, where: str = "") -> int:
 
 
 def test_there_are_boards_with_rows() -> None:
-    assert {"quickstart", "training-zoo", "deterministic-mnist5k"} <= set(BOARDS)
+    assert {"quickstart", "training-zoo", "deterministic-mnist5k", "mnist-5k-sigma-1", "fashion-mnist"} <= set(BOARDS)
 
 
 @pytest.mark.slow
@@ -38,6 +40,11 @@ def test_the_rows_of_a_published_board_give_its_numbers(name: str) -> None:
     assert known(committed, json.loads(json_document(found.board))) > 100 * len(found.run.entries)
     assert found.run.name == name
     assert len(html_page(found.board, found).encode()) < 5e6
+
+
+def test_what_reproduced_is_what_the_published_boards_say() -> None:
+    found = reproductions_of({"mnist-5k-sigma-1": read_published(PUBLISHED / "mnist-5k-sigma-1").board})
+    assert (PUBLISHED / REPRODUCED).read_text(encoding="utf-8") == markdown_reproductions(found)
 
 
 def test_all_of_it_is_small() -> None:
