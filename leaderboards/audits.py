@@ -178,7 +178,7 @@ def audited(rows: pd.DataFrame, audits: pd.DataFrame | None) -> tuple[pd.DataFra
         refuted=len(refuted),
         enclosed=len(standing),
         tightness=float((standing["radius"] / standing["attack_radius"]).median()) if len(standing) else None,
-        expected_false=expected_false_certificates(rows),
+        expected_false=expected_false_certificates(rows) if len(rows) else 0.0,
     )
     told = {
         int(image): f"refuted by an audit: an input at distance {away:.6g} is answered {answer}, not {prediction}"
