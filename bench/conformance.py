@@ -9,6 +9,7 @@ from typing import Any
 from bench.keys import canonical_json, digest
 from bench.plan import Plan
 from bench.progress import Reporter
+from bench.source import own_source, shared_source
 from bench.store import Store
 from certifiers import Certifier
 from certifiers.conformance import examination, kit
@@ -20,7 +21,7 @@ LEVEL, SEED, QUICK = Level.L2, 7, True
 
 
 def path_of(store: Store, subject: Subject) -> Path:
-    """Where the results of a check are stored: keyed by all that decides them but the checks' code itself."""
+    """Where the results of a check are stored: keyed by all that decides them but the code, whose digest they hold."""
     fields = {
         "certifier": subject.certifier.describe(),
         "kit": kit.VERSION,
@@ -39,6 +40,7 @@ def document_of(subject: Subject, asked: Level, results: Sequence[Result]) -> di
         "kit": kit.VERSION,
         "seed": subject.seed,
         "quick": subject.quick,
+        "source": _source(subject.certifier),
         "asked": asked.name,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "checks": [
@@ -71,21 +73,46 @@ def record(store: Store, subject: Subject, asked: Level, results: Sequence[Resul
 def stored(store: Store, subject: Subject, asked: Level) -> Badge | None:
     """The badge of a stored check of at least that level; None where there is none, it cannot be read, or it failed.
 
-    A failure is never taken from the store: it is looked at again.
+    A failure is never taken from the store: it is looked at again. Nor is a check of other code than there is now.
     """
+    document = _stored_document(store, subject)
     try:
-        document = json.loads(path_of(store, subject).read_text(encoding="utf-8"))
         badge = badge_of(document)
         reusable = Level[document["asked"]] >= asked and badge.certifier == _described(subject.certifier)
-    except (OSError, ValueError, KeyError):
+    except (ValueError, KeyError):
         return None
-    return badge if reusable and not badge.failed else None
+    same = document.get("source") == _source(subject.certifier)
+    return badge if reusable and same and not badge.failed else None
+
+
+def code_changed(store: Store, subject: Subject) -> bool:
+    """Whether a certifier of a plug-in was checked before, with other code under the same name, version and parameters.
+
+    The certifiers of certbench raise their versions themselves.
+    """
+    before = _stored_document(store, subject).get("source")
+    return isinstance(before, dict) and before.get("own") != own_source(subject.certifier)
+
+
+def _stored_document(store: Store, subject: Subject) -> dict[str, Any]:
+    """The stored results; empty where there are none that can be read."""
+    try:
+        document = json.loads(path_of(store, subject).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _source(certifier: Certifier) -> dict[str, str]:
+    return {"own": own_source(certifier), "certbench": shared_source()}
 
 
 def check_certifiers(
     plan: Plan, store: Store, reporter: Reporter, level: Level = LEVEL, seed: int = SEED, *, quick: bool = QUICK
 ) -> dict[str, Badge]:
     """Check each distinct certifier of a plan once, and store the results; what is stored and passed is not run again.
+
+    Changed code is checked again. Of a plug-in's there is a warning, too: stored rows may be of the code of before.
 
     Returns:
         The badges, by the names of the certifiers with a number where several have one name.
@@ -101,6 +128,11 @@ def check_certifiers(
             label = _label(certifier, found)
             badge = stored(store, subject, level)
             if badge is None:
+                if code_changed(store, subject):
+                    reporter.warn(
+                        f"{label}: its code has changed since version {certifier.version} was checked, so it is "
+                        "checked again. Stored rows are of the code of before: raise `version` if numbers may differ."
+                    )
                 badge = record(store, subject, level, _results(subject, level, label, reporter))
                 reporter.note(f"{label}: {badge}")
             found[label] = badge

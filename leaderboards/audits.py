@@ -54,8 +54,8 @@ class Audit:
         refuted: how many were refuted; an entry with any is unsound.
         enclosed: of how many not refuted both radii are known, so that they count in the tightness.
         tightness: median of certified radius / attack radius over these; None where there is none.
-        expected_false: bound on the expected number of false certificates among all images of the entry; those audited
-            have no smaller one of their own, since to be certified is what a false certificate has done.
+        expected_false: bound on the expected number of false certificates among all images of the entry. Those audited
+            have no smaller bound of their own: alpha is that of an image, not of a certificate.
     """
 
     certificates: int

@@ -141,7 +141,9 @@ def read_paper(path: Path) -> Paper:
             claims=tuple(_claim(claim, named) for claim in document["claims"]),
         )
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
-        raise PaperError(f"{path}: not the figures of a paper ({error}).") from error
+        raise PaperError(
+            f"{path}: not the figures of a paper ({error}). CONTRIBUTING says what such a file has; `drt.toml` is one."
+        ) from error
 
 
 def _one_line(text: str) -> str:

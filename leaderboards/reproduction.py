@@ -16,10 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from statistics import stdev
 
 from leaderboards.board import Board, Line
-from leaderboards.paired import correctness, holm, largest_loss, mcnemar
+from leaderboards.paired import PairedAt, compare_entries, holm, largest_loss
 from leaderboards.paper_tables import AVERAGE_RADIUS, Claim, Paper, PaperTable, papers
+from leaderboards.training_seeds import in_order_of_seeds, spec_name, training_seed
 
 #: With what probability any claim of a paper is called held or the opposite where nothing differs.
 FALSE_ALARMS = 0.05
@@ -35,23 +37,26 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two entries at one radius: images that only one of them certifies, of how many; warnings of either."""
+    """The two entries of a claim at its radius, the second as the base: `at.gained` images are the first's alone.
 
-    first: int
-    second: int
-    images: int
+    Attributes:
+        at: the paired counts and the exact McNemar test.
+        warnings: what stands beside the name of either.
+    """
+
+    at: PairedAt
     warnings: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float:
         """Certified accuracy of the first less that of the second, in points."""
-        return 100 * (self.first - self.second) / self.images
+        return 100 * self.at.difference
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Tango's interval of the difference, in points."""
-        each = (1 - confidence) / 2
-        low = -largest_loss(self.second, self.first, self.images, each)
-        return 100 * low, 100 * largest_loss(self.first, self.second, self.images, each)
+        """Tango's interval of the difference, in points; see `largest_loss`."""
+        each, at = (1 - confidence) / 2, self.at
+        low = -largest_loss(at.lost, at.gained, at.images, each)
+        return 100 * low, 100 * largest_loss(at.gained, at.lost, at.images, each)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,14 @@ class TestedClaim:
 
 @dataclass(frozen=True)
 class Here:
-    """Our numbers of one row: per cent or input units; the spread between training seeds, NaN of one; warnings."""
+    """Our numbers of one row, a column of the table each.
+
+    Attributes:
+        values: per cent, or input units of a table of radii; means over training seeds. NaN: not measured.
+        deviations: between training seeds, n - 1 in the denominator; NaN of one seed.
+        seeds: how many, of the entry that has most.
+        warnings: what stands beside the names of the entries.
+    """
 
     values: tuple[float, ...]
     deviations: tuple[float, ...]
@@ -142,18 +154,10 @@ def reproductions_of(published: Mapping[str, Board]) -> tuple[Reproduction, ...]
 
 def _lines(board: Board, name: str) -> tuple[Line, ...]:
     """The lines of an entry of the spec, by its training seeds; none where one of them has no rank."""
-    lines = [line for line in board.lines if _spec_name(line) == name]
+    lines = [line for line in board.lines if spec_name(line.entry) == name]
     if any(line.rank is None or line.entry.imported for line in lines):
         return ()
-    return tuple(sorted(lines, key=_seed))
-
-
-def _spec_name(line: Line) -> str:
-    return str(line.entry.details.get("training_seed", {}).get("of", line.entry.name))
-
-
-def _seed(line: Line) -> int:
-    return int(line.entry.details.get("training_seed", {}).get("seed", 0))
+    return in_order_of_seeds(lines)
 
 
 def _pairs(claim: Claim, board: Board) -> tuple[Pair, ...]:
@@ -161,16 +165,15 @@ def _pairs(claim: Claim, board: Board) -> tuple[Pair, ...]:
     first, second = (_lines(board, name) for name in claim.here)
     if not first or not second:
         return ()
-    ones, others = ({_seed(line): line for line in lines} for lines in (first, second))
+    ones, others = ({training_seed(line.entry): line for line in lines} for lines in (first, second))
     common = sorted(ones.keys() & others.keys())
     matched = [(ones[seed], others[seed]) for seed in common] or [(first[0], second[0])]
     return tuple(_pair(one, other, claim.radius) for one, other in matched)
 
 
 def _pair(one: Line, other: Line, radius: Fraction) -> Pair:
-    correct = correctness((one.entry, other.entry), (radius,))[:, 0]
-    first, second = int((correct[0] & ~correct[1]).sum()), int((correct[1] & ~correct[0]).sum())
-    return Pair(first, second, correct.shape[1], _warnings((one, other)))
+    (at,) = compare_entries(other.entry, one.entry, (radius,)).at
+    return Pair(at, _warnings((one, other)))
 
 
 def _warnings(lines: Sequence[Line]) -> tuple[str, ...]:
@@ -182,7 +185,7 @@ def _p_value(pairs: Sequence[Pair]) -> float:
     """The largest over seeds; 1 where they do not even agree on the sign."""
     if len({pair.difference > 0 for pair in pairs}) > 1:
         return 1.0
-    return max(float(mcnemar(pair.first, pair.second)) for pair in pairs)
+    return max(pair.at.p_value for pair in pairs)
 
 
 def _verdict(claim: Claim, pairs: Sequence[Pair], adjusted: float) -> Verdict:
@@ -227,7 +230,12 @@ def _of_lines(table: PaperTable, board: Board, lines: Sequence[Line]) -> Here:
     columns = [_values(table, board, line) for line in lines]
     by_radius = list(zip(*columns, strict=True))
     means = tuple(sum(values) / len(values) for values in by_radius)
-    return Here(means, tuple(map(_deviation, by_radius)), len(lines), _warnings(lines))
+    return Here(
+        means,
+        tuple(stdev(values) if len(lines) > 1 else math.nan for values in by_radius),
+        len(lines),
+        _warnings(lines),
+    )
 
 
 def _values(table: PaperTable, board: Board, line: Line) -> list[float]:
@@ -236,11 +244,3 @@ def _values(table: PaperTable, board: Board, line: Line) -> list[float]:
         return [line.scores.average_radius]
     shares = dict(zip(board.radii, line.scores.certified, strict=True))
     return [100 * shares[radius].value if radius in shares else math.nan for radius in table.radii]
-
-
-def _deviation(values: Sequence[float]) -> float:
-    """The standard deviation, n - 1 in the denominator; NaN of one value."""
-    if len(values) < 2:
-        return math.nan
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))

@@ -120,13 +120,22 @@ def write_reproductions(published: Path) -> Path | None:
         StoredDataError: a published file is missing or was altered.
         OSError: it cannot be written.
     """
-    wanted = {name for paper in papers() for name in paper.boards.values()}
-    there = sorted(name for name in wanted if (published / name / "run.json").is_file())
-    found = reproductions_of({name: read_published(published / name).board for name in there})
+    found = published_reproductions(published)
     if not found:
         return None
     replace_file(published / REPRODUCED, markdown_reproductions(found).encode())
     return published / REPRODUCED
+
+
+def published_reproductions(published: Path) -> tuple[Reproduction, ...]:
+    """All papers of which boards in a folder of published ones measured anything; only these boards are read.
+
+    Raises:
+        StoredDataError: a published file is missing or was altered.
+    """
+    wanted = sorted({name for paper in papers() for name in paper.boards.values()})
+    there = [name for name in wanted if (published / name / "run.json").is_file()]
+    return reproductions_of({name: read_published(published / name).board for name in there})
 
 
 def _claim_cells(tested: TestedClaim) -> tuple[str, ...]:
@@ -141,7 +150,7 @@ def _claim_cells(tested: TestedClaim) -> tuple[str, ...]:
         format_radius(claim.radius),
         printed,
         f"{tested.difference:+.1f} [{low:+.1f}, {high:+.1f}]",
-        ", ".join(f"+{pair.first} -{pair.second}{MARK * bool(pair.warnings)}" for pair in tested.pairs),
+        ", ".join(f"+{pair.at.gained} -{pair.at.lost}{MARK * bool(pair.warnings)}" for pair in tested.pairs),
         p_value(tested.adjusted),
         f"{claim.first} − {claim.second}",
     )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from leaderboards.board import Board, Line
 from leaderboards.paired import correctness
+from leaderboards.records import Entry
 from leaderboards.resampling import rank_intervals
 
 #: Fewer say too little about the spread between them.
@@ -61,15 +62,14 @@ def families(board: Board) -> tuple[Family, ...]:
     groups: dict[str, list[Line]] = {}
     incomplete: set[str] = set()
     for line in board.lines:
-        factor = line.entry.details.get("training_seed")
-        name = factor["of"] if factor else line.entry.name
+        name = spec_name(line.entry)
         groups.setdefault(name, []).append(line)
         if line.rank is None:
             incomplete.add(name)
     whole = {name: lines for name, lines in groups.items() if name not in incomplete}
     if not any(len(lines) >= LEAST_SEEDS for lines in whole.values()):
         return ()
-    found = [_ordered(lines) for lines in whole.values()]
+    found = [in_order_of_seeds(lines) for lines in whole.values()]
     correct = [correctness([line.entry for line in lines], board.radii) for lines in found]
     # Exact, so that equal means are equal whatever the numbers of seeds.
     totals = [Fraction(int(table.sum()), len(table)) for table in correct]
@@ -81,8 +81,19 @@ def families(board: Board) -> tuple[Family, ...]:
     return tuple(sorted(built, key=lambda family: family.rank))
 
 
-def _ordered(lines: Sequence[Line]) -> tuple[Line, ...]:
-    return tuple(sorted(lines, key=lambda line: line.entry.details.get("training_seed", {}).get("seed", 0)))
+def spec_name(entry: Entry) -> str:
+    """The name of the line of the spec: the same for all training seeds of it; else the entry's own."""
+    return str(entry.details.get("training_seed", {}).get("of", entry.name))
+
+
+def training_seed(entry: Entry) -> int:
+    """The training seed of an entry of several; 0, that of the first, of an entry with one."""
+    return int(entry.details.get("training_seed", {}).get("seed", 0))
+
+
+def in_order_of_seeds(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """Lines of one line of the spec, by their training seeds."""
+    return tuple(sorted(lines, key=lambda line: training_seed(line.entry)))
 
 
 def _family(
@@ -93,7 +104,7 @@ def _family(
     means = shares.mean(axis=1)
     return Family(
         name=name,
-        seeds=tuple(line.entry.details["training_seed"]["seed"] for line in lines) if several else (),
+        seeds=tuple(training_seed(line.entry) for line in lines) if several else (),
         lines=lines,
         certified=shares.mean(axis=0),
         deviation=shares.std(axis=0, ddof=1) if several else np.full(shares.shape[1], np.nan),

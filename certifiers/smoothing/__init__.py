@@ -13,6 +13,7 @@ from certifiers.smoothing.neyman_pearson import Smoothed, Smoothing
 from certifiers.smoothing.noise import CHUNK, GaussianNoise, Noise
 from certifiers.smoothing.phases import PhasedSmoothing
 from certifiers.smoothing.rounded_gaussian import RoundedGaussianNoise
+from certifiers.smoothing.shared_votes import VoteCounting
 from certifiers.smoothing.votes import count_votes
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "SmoothingL1",
     "UniformNoise",
     "UnionSequence",
+    "VoteCounting",
     "check_compiler",
     "clopper_pearson_lower",
     "clopper_pearson_upper",

@@ -65,7 +65,8 @@ def judged(loss: Loss, adjusted: float, rules: Rules) -> Finding:
     """The finding of one test, `adjusted` being its p-value after Holm's correction."""
     upper = largest_loss(loss.lost, loss.gained, loss.images, rules.uncertainty)
     figures = (
-        f"{100 * loss.loss:+.2f} points lost ({loss.lost} images lost, {loss.gained} gained of {loss.images}; "
+        f"{100 * abs(loss.loss):.2f} points {'gained' if loss.loss < 0 else 'lost'} "
+        f"({loss.lost} images lost, {loss.gained} gained of {loss.images}; "
         f"p = {quantity(adjusted)} corrected; "
         f"at most {100 * upper:.2f} points with {1 - rules.uncertainty:.0%} confidence)"
     )

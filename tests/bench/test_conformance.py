@@ -118,6 +118,29 @@ def test_another_version_of_certifier_or_kit_is_checked_anew(store: Store, monke
     assert conformance.stored(store, subject, Level.L2) is None
 
 
+def test_changed_code_is_checked_again_and_a_plug_in_is_warned_of(
+    checked: Callable[..., list[str]],
+    plan_of: Callable[..., Plan],
+    store: Store,
+    reporter: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran, plan = checked(passes, passes, passes), plan_of()
+    conformance.check_certifiers(plan, store, reporter)
+    first = len(ran)
+    conformance.check_certifiers(plan, store, reporter)
+    assert len(ran) == first
+    monkeypatch.setattr(conformance, "shared_source", lambda: "another certbench")
+    conformance.check_certifiers(plan, store, reporter)
+    assert len(ran) == 2 * first
+    assert reporter.warnings == [], "certbench raises its versions itself"
+    monkeypatch.setattr(conformance, "own_source", lambda certifier: "another plug-in")
+    conformance.check_certifiers(plan, store, reporter)
+    assert len(ran) == 3 * first
+    assert "its code has changed since version 1 was checked" in reporter.warnings[0]
+    assert "raise `version`" in reporter.warnings[0]
+
+
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"document": 1}', b"\xff\xfe"], ids=str)
 def test_a_damaged_file_is_no_check(damage: bytes, store: Store) -> None:
     subject = Subject(create("smoothing", sigma=0.25), quick=True)

@@ -95,8 +95,8 @@ def test_our_papers_are_well_formed_and_name_entries_that_specs_have() -> None:
             )
             assert not missing, board
         assert {claim.sigma for claim in paper.claims} <= set(paper.boards)
-        texts = [row.name for table in paper.tables for row in table.rows]
-        assert all(
-            0 <= value <= 100 for table in paper.tables for row in table.rows for value in row.paper if value == value
-        )
-        assert texts
+        printed = [
+            value for table in paper.tables for row in table.rows for value in row.paper if not math.isnan(value)
+        ]
+        assert len(printed) > 500
+        assert all(0 <= value <= 100 for value in printed)

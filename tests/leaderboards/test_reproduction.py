@@ -59,7 +59,7 @@ def outcome(*made: Entry, **changes: Any) -> Any:
 def test_what_is_larger_beyond_chance_is_held_and_the_reverse_is_the_opposite(entries: Callable[..., Entry]) -> None:
     made = entries("a", range(40)), entries("b", range(10))
     found = outcome(*made)
-    assert (found.pairs[0].first, found.pairs[0].second) == (30, 0)
+    assert (found.pairs[0].at.gained, found.pairs[0].at.lost) == (30, 0)
     assert found.difference == pytest.approx(100 * 30 / IMAGES)
     assert found.adjusted == mcnemar(30, 0)
     assert found.verdict is Verdict.HELD
@@ -104,7 +104,7 @@ def test_seeds_must_agree(entries: Callable[..., Entry]) -> None:
     good = [entries("a", range(40), seed) for seed in range(3)]
     base = [entries("b", range(10), seed) for seed in range(3)]
     found = outcome(*good, *base)
-    assert [(pair.first, pair.second) for pair in found.pairs] == [(30, 0)] * 3
+    assert [(pair.at.gained, pair.at.lost) for pair in found.pairs] == [(30, 0)] * 3
     assert found.verdict is Verdict.HELD
     weak = entries("a", range(14), 2)
     found = outcome(*good[:2], weak, *base)
@@ -118,7 +118,7 @@ def test_seeds_must_agree(entries: Callable[..., Entry]) -> None:
 
 def test_an_entry_of_one_seed_meets_the_first_of_the_other(entries: Callable[..., Entry]) -> None:
     base = [entries("b", range(10 * seed), seed) for seed in range(3)]
-    assert [pair.first for pair in outcome(entries("a", range(40)), *base).pairs] == [40]
+    assert [pair.at.gained for pair in outcome(entries("a", range(40)), *base).pairs] == [40]
 
 
 def test_what_has_no_rank_or_is_not_there_is_not_measured(entries: Callable[..., Entry], make_entry: MakeEntry) -> None:
