@@ -100,17 +100,39 @@ def table(found: Examination) -> Table:
 
 
 def lines(found: Examination) -> list[str]:
-    """What is to be said below the table: what does not apply and why, what failed, and the level."""
-    said = [f"not applicable: {result.check.name}: {result.message}" for result in found.of(Status.NOT_APPLICABLE)]
-    said += [f"expected failure: {result.check.name}: {result.message}" for result in found.of(Status.EXPECTED)]
+    """What is to be said below the table: what does not apply and why, what failed, and last the level.
+
+    Reasons are said once, with all checks that have them, and so is a failure that several checks met: a method that
+    always raises fails nearly everything.
+    """
+    said = [f"not applicable: {names}: {reason}" for reason, names in _by_message(found.of(Status.NOT_APPLICABLE))]
+    said += [f"expected failure: {names}: {reason}" for reason, names in _by_message(found.of(Status.EXPECTED))]
+    shown: dict[str, str] = {}
     for result in found.failures:
-        said += ["", str(result)]
+        if result.message in shown:
+            said += ["", f"{result.check.level.name} {result.check.name}: failed as {shown[result.message]} did"]
+        else:
+            shown[result.message] = result.check.name
+            said += ["", str(result)]
+    said.append("")
+    if found.failures:
+        failed = ", ".join(result.check.name for result in found.failures)
+        said.append(f"{len(found.failures)} of {len(found.results)} checks failed: {failed}")
     reached = "none" if found.level is None else found.level.name
+    kind = " (quick)" if found.subject.quick else ""
     return [
         *said,
-        "",
-        f"level reached: {reached} of {found.asked.name} asked; seed {found.subject.seed}, kit version {found.version}",
+        f"level reached: {reached} of {found.asked.name} asked{kind}; seed {found.subject.seed}, "
+        f"kit version {found.version}",
     ]
+
+
+def _by_message(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Each message with the names of all checks that came to it."""
+    names: dict[str, list[str]] = {}
+    for result in results:
+        names.setdefault(result.message, []).append(result.check.name)
+    return [(message, ", ".join(those)) for message, those in names.items()]
 
 
 _STYLES = {Status.PASSED: "green", Status.FAILED: "bold red", Status.EXPECTED: "yellow", Status.NOT_APPLICABLE: "dim"}

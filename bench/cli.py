@@ -57,7 +57,14 @@ def main() -> None:
 def run(
     spec: Annotated[str, typer.Argument(help="A spec: a TOML file, or the name of a packaged one.")] = "quickstart",
     output: Annotated[Path, typer.Option(help="Folder of the store; reused, never emptied.")] = Path("results"),
-    limit: Annotated[int | None, typer.Option(min=1, help="Certify only this many of the spec's images.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="A quick look at this many of the spec's images, spread evenly: a run of its own, whose rows do not "
+            "count for the whole one.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where networks run: cpu, cuda, cuda:1.")] = "cpu",
     block_size: Annotated[int, typer.Option(min=1, help="Images stored at a time. Cannot change a result.")] = 10,
     batch_size: Annotated[

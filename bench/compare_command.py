@@ -1,5 +1,6 @@
 """`certbench compare`: the regression gate between two runs, told to people, to programs and to CI systems."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,7 +102,9 @@ def compared(base: str, head: str, output: Path, rules: "Rules") -> "Report":
         except StoredDataError as error:
             broken = Finding(Kind.SOUNDNESS, manifest.parent.name, Outcome.REGRESSION, f"cannot be believed: {error}")
             return Report(base, head, rules, (broken,))
-    return judge(runs[0], runs[1], rules)
+    report = judge(runs[0], runs[1], rules)
+    # One spec in two stores is the usual case, and a name against itself tells nobody which is which.
+    return replace(report, base=f"{report.base} ({base})") if report.base == report.head else report
 
 
 def show(report: "Report") -> None:

@@ -67,7 +67,9 @@ def publish(
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     for name, path in files.items():
         typer.echo(f"{name:12} {path}")
-    typer.echo(f"{folder}: {size / 1e6:.1f} MB. Its page: certbench pages.")
+    typer.echo(
+        f"{folder}: {size / 1e6:.1f} MB, to be committed, or kept elsewhere with --to. Its page: certbench pages."
+    )
 
 
 def pages(

@@ -11,7 +11,7 @@ from leaderboards.numerals import percent, quantity, radius, rank
 
 
 def board_table(board: Board) -> Table:
-    """Rank, entry, certified accuracy in percent at each radius, clean accuracy, ACR and cost."""
+    """Rank, entry, mean certified accuracy and that at each radius in percent, clean accuracy, ACR and cost."""
     table = Table(title=_text(board.title), title_justify="left", caption_justify="left")
     table.caption = _text(
         f"{board.images} {board.split} images of {board.dataset}; certified accuracy in % at {board.norm} radius r. "
@@ -20,6 +20,7 @@ def board_table(board: Board) -> Table:
     columns = (
         "#",
         "entry",
+        "mean",
         *(f"r={format_radius(item)}" for item in board.radii),
         "clean",
         "ACR",
@@ -49,10 +50,11 @@ def _text(words: str) -> Text:
 def _cells(line: Line, radii: int) -> list[str | Text]:
     scores, mark = line.scores, " (UNSOUND)" if line.entry.audit and line.entry.audit.unsound else ""
     if scores is None:
-        return ["-", _text(f"{line.entry.name} ({state(line.entry)})"), *["-"] * (radii + 3)]
+        return ["-", _text(f"{line.entry.name} ({state(line.entry)})"), *["-"] * (radii + 4)]
     return [
         rank(line.rank),
         _text(line.entry.name + mark),
+        percent(scores.mean_certified_accuracy),
         *(percent(share.value) for share in scores.certified),
         "-" if scores.clean is None else percent(scores.clean.value),
         radius(scores.average_radius),

@@ -61,11 +61,13 @@ class Badge:
         return self.level >= VERIFIED and not self.failed
 
     def __str__(self) -> str:
-        """`L2 · kit 1 · seed 7`, or `failed L1: name · kit 1 · seed 7`."""
+        """`L2 · kit 1 · seed 7`, `L2 quick · kit 1 · seed 7`, or `failed L1: name · kit 1 · seed 7`."""
         if self.failed:
             head = f"failed {self.failed[0]}"
+        elif self.level < 0:
+            head = "no level reached"
         else:
-            head = f"L{self.level}" if self.level >= 0 else "no level reached"
+            head = f"L{self.level} quick" if self.quick else f"L{self.level}"
         return f"{head} · kit {self.kit} · seed {self.seed}"
 
 

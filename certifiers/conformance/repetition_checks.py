@@ -31,7 +31,9 @@ def the_same_seed_gives_the_same_bits(subject: Subject) -> int:
             second = ask(subject, probe, threat)
         if difference := unlike(first, second):
             raise Violation(
-                f"{probe.name}, {threat.norm}: the same seed gives another {difference}", f"{first}\n{second}"
+                f"{probe.name}, {threat.norm}: the same seed gives another {difference}. Whatever is random comes from "
+                "rng.generator(row, stream, chunk)",
+                f"x = {probe.x.tolist()}, image ids {ids_of(len(probe.x))}\n{probe.classifier}",
             )
         judged += len(first)
     return judged
@@ -122,11 +124,21 @@ def _columns(found: Certificates) -> dict[str, object]:
 
 
 def unlike(first: Certificates, second: Certificates) -> str:
-    """The name of a column in which two answers differ in some bit, or nothing; seconds are not compared."""
+    """What differs in some bit between two answers, `radius of row 2: 0.25, then 0.26`, or nothing.
+
+    Seconds are not compared.
+    """
     ours, theirs = _columns(first), _columns(second)
-    if ours.keys() != theirs.keys():
-        return "evidence"
-    return next((name for name, values in ours.items() if column(values) != column(theirs[name])), "")
+    if alone := ours.keys() ^ theirs.keys():
+        return f"evidence: only one answer has {', '.join(sorted(alone))}"
+    for name, values in ours.items():
+        pairs = zip(column(values), column(theirs[name]), strict=False)
+        if changed := [(row, one, other) for row, (one, other) in enumerate(pairs) if one != other]:
+            row, one, other = changed[0]
+            return f"{name} of row {row}: {one!r}, then {other!r}"
+        if len(column(values)) != len(column(theirs[name])):
+            return f"{name}: {len(column(values))} rows, then {len(column(theirs[name]))}"
+    return ""
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from leaderboards.paired import holm
 from leaderboards.radii import format_radius, parse_radius
 from leaderboards.records import Entry
 
-_MUST_AGREE = {"dataset": "data set", "split": "split", "norm": "norm", "images_digest": "image set"}
+_MUST_AGREE = {"dataset": "data set", "split": "split", "norm": "norm"}
 
 #: Kinds of findings in the order in which they are told.
 _ORDER = tuple(Kind)
@@ -47,6 +47,7 @@ def compare(base: Measured, head: Measured, rules: Rules | None = None) -> Repor
             findings += added
             notes += noted
     findings += _tested(tests, counted, rules)
+    notes += losses.too_few_images(tests, rules)
     findings.sort(key=lambda item: (item.outcome is Outcome.PASS, _ORDER.index(item.kind)))
     return Report(base.run.name, head.run.name, rules, tuple(findings), tuple(notes))
 
@@ -141,7 +142,12 @@ def _incomparable(base: Entry, head: Entry) -> str:
         if getattr(base, field) != getattr(head, field):
             return f"another {words} ({getattr(base, field)} and {getattr(head, field)})"
     one, other = (entry.rows.set_index("image_id")["label"].sort_index() for entry in (base, head))
-    return "" if one.equals(other) else "other images or labels"
+    if not one.index.equals(other.index):
+        shared = len(one.index.intersection(other.index))
+        return f"other images ({len(one)} in BASE, {len(other)} in HEAD, {shared} in both)"
+    # The digest tells pixels apart that have one number and one label.
+    same = base.images_digest == head.images_digest and one.equals(other)
+    return "" if same else "images of the same numbers that have other pixels or labels"
 
 
 def _without(entry: Entry, false: dict[int, float]) -> Entry:

@@ -16,6 +16,7 @@ different, and seven radii, that finds a loss of two points less than every thir
 So a true loss between 0 and the margin is not a false alarm here: it is a loss, and may be called one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -77,7 +78,6 @@ def judged(loss: Loss, adjusted: float, rules: Rules) -> Finding:
     else:
         outcome = Outcome.INCONCLUSIVE
         said = f"{figures}: a loss beyond {100 * rules.margin:g} points is neither shown nor excluded"
-        said += _advice(loss, rules)
     numbers = {
         "images": loss.images,
         "certified_before": loss.before,
@@ -91,9 +91,15 @@ def judged(loss: Loss, adjusted: float, rules: Rules) -> Finding:
     return Finding(Kind.LOSS, loss.entry, outcome, said, f"r = {format_radius(loss.radius)}", numbers)
 
 
-def _advice(loss: Loss, rules: Rules) -> str:
+def too_few_images(tests: Sequence[Loss], rules: Rules) -> list[str]:
+    """A sentence for each number of images on which no loss beyond the margin can be excluded, even if none differs."""
+    if not rules.margin:
+        return []
     z = float(norm.isf(rules.uncertainty))
-    if largest_loss(0, 0, loss.images, rules.uncertainty) <= rules.margin or not rules.margin:
-        return ""
     least = int(np.ceil(z * z * (1 - rules.margin) / rules.margin))
-    return f", nor could be on {loss.images} images: it takes {least}, or a wider margin"
+    return [
+        f"On {images} images no loss beyond {100 * rules.margin:g} points can be excluded: it takes {least} images, or "
+        "a wider margin."
+        for images in sorted({test.images for test in tests})
+        if largest_loss(0, 0, images, rules.uncertainty) > rules.margin
+    ]

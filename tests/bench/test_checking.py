@@ -24,7 +24,10 @@ def test_a_certifier_that_passes(certbench: Certbench) -> None:
     assert re.search(r"│ linear-two-classes +│ L1 +│ passed +│ +3 │ +\d+\.\d\d │", found.stdout)
     assert re.search(r"│ linear-batch-norm +│ L1 +│ not applicable │ +│", found.stdout)
     assert any(line.startswith("not applicable: keyed-randomness: its guarantee is deterministic") for line in lines)
-    assert lines[-1] == f"level reached: L1 of L1 asked; seed 7, kit version {VERSION}"
+    # A reason is said once, for all checks that have it.
+    assert len([line for line in lines if "the layer ReLU is not linear" in line]) == 1
+    assert any(line.startswith("not applicable: linear-hidden-direction, linear-repeated-layer, ") for line in lines)
+    assert lines[-1] == f"level reached: L1 of L1 asked (quick); seed 7, kit version {VERSION}"
     assert "check closed-form" in found.stderr
 
 
@@ -39,7 +42,31 @@ def test_a_certifier_that_fails_says_how_to_see_it_again(certbench: Certbench) -
     assert replay[0] == "    from certifiers import conformance"
     with pytest.raises(AssertionError, match="the lowest logit is the nearest"):
         exec("\n".join(line.strip() for line in replay), {})  # noqa: S102
-    assert f"level reached: L0 of L1 asked; seed 3, kit version {VERSION}" in found.stdout
+    *_, failed, level = found.stdout.splitlines()
+    assert re.fullmatch(r"(\d+) of \d+ checks failed: .*linear-lowest-logit.*", failed)
+    assert level == f"level reached: L0 of L1 asked (quick); seed 3, kit version {VERSION}"
+
+
+def test_a_failure_that_many_checks_meet_is_shown_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certbench: Certbench
+) -> None:
+    (tmp_path / "always_raises.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from certifiers import Norm, RadiusCertifier\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Raises(RadiusCertifier):\n"
+        "    norms = frozenset({Norm.L2})\n"
+        "    def radii(self, classifier, x, threat, rng):\n"
+        "        raise RuntimeError('as it always does')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = certbench("check", "always_raises:Raises", "--level", "L0", "--quick")
+    assert found.exit_code == 1
+    assert found.stdout.count("Traceback (most recent call last)") == 1
+    again = re.findall(r"^L0 \S+: failed as (\S+) did$", found.stdout, flags=re.MULTILINE)
+    assert len(again) > 5
+    assert len(set(again)) == 1
+    assert f"L0 {again[0]}: failed: RuntimeError: as it always does" in found.stdout
 
 
 def test_as_data(certbench: Certbench) -> None:

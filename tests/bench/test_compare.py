@@ -64,7 +64,10 @@ def test_a_run_against_itself_passes_in_every_form(
     assert {item["kind"] for item in document["findings"]} == {"soundness", "determinism"}
     suites = JUnitXml.fromfile(str(files["--junit"]))
     assert (suites.tests, suites.failures, suites.skipped) == (6, 0, 0)
-    assert "**PASS: 6 checks" in files["--markdown"].read_text()
+    summary = files["--markdown"].read_text()
+    assert "**PASS: 6 checks" in summary
+    # Of two runs of one name the other is told apart by what was written on the command line.
+    assert summary.startswith("## certbench: tiny against tiny (tiny)\n")
     assert certbench("compare", store / RUN, store / "runs" / "tiny").exit_code == 0
 
 
@@ -94,7 +97,7 @@ def test_a_loss_is_exit_1_and_too_few_images_are_exit_3(
     junit, markdown = tmp_path / "gate.xml", tmp_path / "gate.md"
     result = certbench("compare", finished[0], copied, "--junit", junit, "--markdown", markdown)
     assert result.exit_code == 3
-    assert "it takes 268, or a wider margin" in markdown.read_text()
+    assert "it takes 268 images, or a wider margin" in markdown.read_text()
     skipped = [case for suite in JUnitXml.fromfile(str(junit)) for case in suite if case.result]
     assert len(skipped) == 3
     assert all(isinstance(case.result[0], Skipped) for case in skipped)

@@ -63,9 +63,10 @@ def test_each_distinct_certifier_is_checked_once_and_stored(
     assert len(plan.cells) == 3  # of one certifier
     badges = conformance.check_certifiers(plan, store, reporter)
     assert ran == ["check 0", "check 1", "check 2"]  # up to L2
-    assert {name: str(badge) for name, badge in badges.items()} == {"smoothing": f"L2 · kit {kit.VERSION} · seed 7"}
+    said = {name: str(badge) for name, badge in badges.items()}
+    assert said == {"smoothing": f"L2 quick · kit {kit.VERSION} · seed 7"}
     assert reporter.tasks == [("check smoothing at L2", 3)]
-    assert reporter.notes == [f"smoothing: L2 · kit {kit.VERSION} · seed 7"]
+    assert reporter.notes == [f"smoothing: L2 quick · kit {kit.VERSION} · seed 7"]
     (path,) = (store.root / "conformance").iterdir()
     document = json.loads(path.read_text())
     assert document["certifier"] == json.loads(json.dumps(plan.cells[0].certifier.describe()))
@@ -164,11 +165,11 @@ def test_a_run_checks_and_its_board_shows_it(
     checked(passes, passes, passes)
     first = run()
     assert first.exit_code == 0, first.stderr
-    assert f"smoothing: L2 · kit {kit.VERSION} · seed 7" in first.stderr
-    assert f"L2 · kit {kit.VERSION} · seed 7" in first.stdout
+    assert f"smoothing: L2 quick · kit {kit.VERSION} · seed 7" in first.stderr
+    assert f"L2 quick · kit {kit.VERSION} · seed 7" in first.stdout
     assert "Unverified" not in first.stdout
     assert {str(entry.conformance) for entry in read_run(copied / "runs/tiny/run.json").entries} == {
-        f"L2 · kit {kit.VERSION} · seed 7"
+        f"L2 quick · kit {kit.VERSION} · seed 7"
     }
     assert "Unverified" not in certbench("board", "tiny", "--output", copied).stdout
 

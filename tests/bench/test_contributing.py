@@ -11,7 +11,7 @@ import pytest
 from certifiers.conformance import Level, checks
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("norm_product.py", "pyproject.toml", "test_norm_product.py", "spec.toml")
+FILES = ("norm_product.py", "pyproject.toml", "test_norm_product.py", "spec.toml", "plain_smoothing.py")
 
 #: The commands of the page, in one other process, which is where the time goes.
 COMMANDS = """
@@ -53,9 +53,10 @@ def installed(folder: Path, files: dict[str, str]) -> None:
     (information / "entry_points.txt").write_text(f"[{group}]\n" + "".join(lines))
 
 
-def test_it_is_short() -> None:
-    (code,) = re.findall(r"```python\n# norm_product\.py\n(.*?)```", page(), flags=re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) < 30
+@pytest.mark.parametrize(("name", "lines"), [("norm_product", 30), ("plain_smoothing", 45)])
+def test_it_is_short(name: str, lines: int) -> None:
+    (code,) = re.findall(rf"```python\n# {name}\.py\n(.*?)```", page(), flags=re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) < lines
 
 
 @pytest.mark.slow
@@ -63,8 +64,21 @@ def test_it_ends_with_a_checked_row_on_a_board(tmp_path: Path, plain_python: Cal
     files = written(tmp_path)
     assert tuple(files) == FILES
     before = ["check", "norm_product:NormProduct", "--level", "L0", "--quick"]
-    (early,) = json.loads(plain_python(COMMANDS, tmp_path, json.dumps([before])))
+    # What the page says of statistics: they see a radius that is 5 % too large.
+    larger = files["plain_smoothing.py"].replace("append(gaussian_radius", "append(1.05 * gaussian_radius")
+    assert larger != files["plain_smoothing.py"]
+    (tmp_path / "larger_smoothing.py").write_text(larger, encoding="utf-8")
+    counting = [
+        ["check", f"{name}:PlainSmoothing", "--level", "L4", "--quick"]
+        for name in ("plain_smoothing", "larger_smoothing")
+    ]
+    early, sound, unsound = json.loads(plain_python(COMMANDS, tmp_path, json.dumps([before, *counting])))
     assert early[0] == 0, early[1]
+    assert sound[0] == 0, sound[1]
+    assert "level reached: L4 of L4 asked" in sound[1]
+    assert unsound[0] == 1, unsound[1]
+    assert "L4 largest-radius: failed: 1000 equal votes give the l2 radius" in unsound[1]
+    assert "level reached: L3 of L4 asked" in unsound[1]
 
     installed(tmp_path, files)
     commands = [

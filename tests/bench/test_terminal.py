@@ -38,10 +38,10 @@ def cells(text: str) -> list[list[str]]:
 def test_the_table_has_rank_name_shares_radius_and_cost() -> None:
     text = shown(entry("worse", 1), entry("better", 3))
     assert cells(text) == [
-        ["#", "entry", "r=0", "r=0.25", "r=1", "clean", "ACR", "s/image", "checked"],
-        ["", "Unverified", *[""] * 7],
-        ["1", "better", "75.0", "75.0", "0.0", "100.0", "0.375", "0.25", "not checked"],
-        ["2", "worse", "25.0", "25.0", "0.0", "100.0", "0.125", "0.25", "not checked"],
+        ["#", "entry", "mean", "r=0", "r=0.25", "r=1", "clean", "ACR", "s/image", "checked"],
+        ["", "Unverified", *[""] * 8],
+        ["1", "better", "50.0", "75.0", "75.0", "0.0", "100.0", "0.375", "0.25", "not checked"],
+        ["2", "worse", "16.7", "25.0", "25.0", "0.0", "100.0", "0.125", "0.25", "not checked"],
     ]
     assert text.startswith("A title")
     caption = "4 test images of digits; certified accuracy in % at l2 radius r. Ranked by the mean of the certified "
@@ -57,7 +57,7 @@ def test_an_entry_without_numbers_says_why_and_has_none() -> None:
     # Of what is missing, how much says what to expect.
     states = ["unsupported", "incomplete: it broke", "failed"]
     assert table[3:] == [
-        ["-", f"{line.name} ({state})", *["-"] * 6, "not checked"] for line, state in zip(missing, states, strict=True)
+        ["-", f"{line.name} ({state})", *["-"] * 7, "not checked"] for line, state in zip(missing, states, strict=True)
     ]
 
 
@@ -68,7 +68,7 @@ def failed_rows() -> pd.DataFrame:
 def test_an_unknown_clean_accuracy_is_a_dash() -> None:
     sound = entry("sound", 2)
     unknown = entry("sound", 2, rows=sound.rows.assign(clean_prediction=-1))
-    assert cells(shown(unknown))[2][5] == "-"
+    assert cells(shown(unknown))[2][6] == "-"
 
 
 @pytest.mark.parametrize("place", ["name", "title", "dataset"])

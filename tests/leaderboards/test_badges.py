@@ -42,13 +42,13 @@ ALL = (("L0", "passed", 5), ("L1", "passed", 5), ("L1", "not applicable", 0), ("
 @pytest.mark.parametrize(
     ("checks", "text", "verified"),
     [
-        (ALL, "L2 · kit 1 · seed 7", True),
-        (ALL[:3], "L1 · kit 1 · seed 7", False),
-        ((*ALL, ("L4", "passed", 1)), "L2 · kit 1 · seed 7", True),
-        ((*ALL, ("L3", "passed", 1), ("L4", "passed", 9)), "L4 · kit 1 · seed 7", True),
-        ((*ALL[:3], ("L2", "not applicable", 0)), "L1 · kit 1 · seed 7", False),
+        (ALL, "L2 quick · kit 1 · seed 7", True),
+        (ALL[:3], "L1 quick · kit 1 · seed 7", False),
+        ((*ALL, ("L4", "passed", 1)), "L2 quick · kit 1 · seed 7", True),
+        ((*ALL, ("L3", "passed", 1), ("L4", "passed", 9)), "L4 quick · kit 1 · seed 7", True),
+        ((*ALL[:3], ("L2", "not applicable", 0)), "L1 quick · kit 1 · seed 7", False),
         ((*ALL, ("L1", "failed", 0)), "failed L1: check 4 · kit 1 · seed 7", False),
-        ((*ALL, ("L2", "expected failure", 0)), "L1 · kit 1 · seed 7", False),
+        ((*ALL, ("L2", "expected failure", 0)), "L1 quick · kit 1 · seed 7", False),
         ((*ALL, ("L3", "failed", 0), ("L0", "failed", 1)), "failed L0: check 5 · kit 1 · seed 7", False),
         ((), "no level reached · kit 1 · seed 7", False),
         ((("L0", "passed", 0),), "no level reached · kit 1 · seed 7", False),
@@ -108,7 +108,7 @@ def test_unverified_rows_come_apart_and_take_no_rank_from_the_verified(mixed: Ru
     assert [(group.heading, group.first, len(group.lines)) for group in found] == [("", 0, 2), ("Unverified", 2, 2)]
     assert board.table()["conformance"].tolist() == [
         "L2 · kit 1 · seed 7",
-        "L4 · kit 1 · seed 7",
+        "L4 quick · kit 1 · seed 7",
         "not checked",
         "failed L1: <b>linear</b> · kit 1 · seed 7",
     ]

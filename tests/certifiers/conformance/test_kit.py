@@ -1,5 +1,6 @@
 """What a check is, what running one comes to, and how levels follow."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from certifiers.conformance.examination import Examination
 from certifiers.conformance.references import made, written
 from certifiers.conformance.trial import FALSE_ALARM, allowed
 from tests.certifiers.conformance.mutants import Intervals, NormalizedEpsilon, RunnerUpOnly
+from tests.certifiers.conformance.mutants.conduct import GlobalRandomness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,14 @@ def test_the_lines_of_a_failure_run_and_fail_again(mutant: type[Any]) -> None:
     with pytest.raises(AssertionError) as raised:
         exec("\n".join(found.replay), {})  # noqa: S102
     assert str(raised.value) == shown
+
+
+def test_an_answer_that_is_not_repeated_is_shown_twice() -> None:
+    found = conformance.run(conformance.named("same-seed"), Subject(GlobalRandomness(), quick=True))
+    said = re.search(r"another (radius|margin) of row (\d+): ([\d.e-]+), then ([\d.e-]+)\. Whatever", found.message)
+    assert said, found.message
+    assert float(said[3]) != float(said[4])
+    assert found.counterexample.startswith("x = [[")
 
 
 def test_another_seed_draws_other_cases() -> None:

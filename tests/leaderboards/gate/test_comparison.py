@@ -126,7 +126,9 @@ def test_too_few_images_are_inconclusive_and_say_how_many_it_takes(measured: Mak
     runs = measured(smoothed(votes(100))), measured(smoothed(votes(100), key="other"), name="head")
     report = compare(*runs)
     assert (report.outcome, report.outcome.exit_code) == (Outcome.INCONCLUSIVE, 3)
-    assert "nor could be on 100 images: it takes 268, or a wider margin" in only(report, Kind.LOSS, "r = 0").said
+    assert "beyond 1 points is neither shown nor excluded" in only(report, Kind.LOSS, "r = 0").said
+    (advice,) = (note for note in report.notes if "it takes" in note)
+    assert advice == ("On 100 images no loss beyond 1 points can be excluded: it takes 268 images, or a wider margin.")
     assert compare(*runs, Rules(margin=0.05)).outcome is Outcome.PASS
     enough = measured(smoothed(votes(268))), measured(smoothed(votes(268), key="other"))
     assert compare(*enough).outcome is Outcome.PASS
@@ -210,8 +212,9 @@ def test_what_is_no_longer_complete(measured: MakeRun, proof: MakeEntry, status:
         ({"dataset": "mnist"}, "another data set (digits and mnist)"),
         ({"split": "validation"}, "another split"),
         ({"norm": "linf"}, "another norm"),
-        ({"images_digest": "xyz"}, "another image set"),
-        ({"columns": {"label": 2}}, "other images or labels"),
+        ({"images_digest": "xyz"}, "images of the same numbers that have other pixels or labels"),
+        ({"columns": {"label": 2}}, "images of the same numbers that have other pixels or labels"),
+        ({"radii": (1.0, 0.7, 0.2)}, "other images (4 in BASE, 3 in HEAD, 3 in both)"),
     ],
 )
 def test_what_cannot_be_compared(measured: MakeRun, proof: MakeEntry, change: dict[str, Any], words: str) -> None:
