@@ -19,8 +19,14 @@ from leaderboards.records import EVIDENCE_PREFIX, VERDICTS, Entry
 #: What rounding may add to a radius that is computed again from its counts.
 _ROUNDING = 1e-9
 
-#: Certifiers whose radius in l2 is `sigma Phi^-1(p)` of a lower bound p, in other norms at most that.
-_GAUSSIAN = ("smoothing", "smoothing-eas", "smoothing-adaptive", "smoothing-phases")
+#: Certifiers whose radius in l2 is at most `sigma Phi^-1(p)` of a lower bound p, in other norms at most that.
+_GAUSSIAN = ("smoothing", "smoothing-eas", "smoothing-adaptive", "smoothing-phases", "smoothing-integer")
+
+#: The certifier whose radius in l1 follows from a lower bound and the noise it used.
+_L1 = "smoothing-l1"
+
+#: Certifiers whose lower bound is that of Clopper and Pearson, from the votes in their evidence, or less.
+_FIXED_SAMPLES = ("smoothing", "smoothing-integer", _L1)
 
 #: Evidence that says how near an input lies that is answered otherwise.
 _DISTANCES = (f"{EVIDENCE_PREFIX}refuted_radius", f"{EVIDENCE_PREFIX}witness_distance")
@@ -29,6 +35,7 @@ _DISTANCES = (f"{EVIDENCE_PREFIX}refuted_radius", f"{EVIDENCE_PREFIX}witness_dis
 Refuted = Mapping[tuple[str, int, int], float]
 
 _Mask = npt.NDArray[np.bool_]
+_Radii = npt.NDArray[np.float64]
 
 
 def soundness(head: Measured, known: Refuted) -> list[Finding]:
@@ -156,16 +163,16 @@ def _conformance(entry: Entry) -> list[str]:
 
 
 def _beyond_samples(entry: Entry) -> list[str]:
-    """Radii larger than n samples allow at the alpha that the rows state: `sigma Phi^-1(alpha^(1/n))`.
+    """Radii larger than n samples allow at the alpha that the rows state: that of `p = alpha^(1/n)`.
 
     No lower bound that holds with probability 1 - alpha exceeds `alpha^(1/n)` after n votes for one class: a class of
-    just smaller probability has them all with probability alpha. Of `smoothing`, whose bound is that of Clopper and
-    Pearson, every radius is computed again from its votes.
+    just smaller probability has them all with probability alpha. Where the bound is that of Clopper and Pearson, every
+    radius is computed again from its votes.
     """
     rows = entry.rows
     needed = [f"{EVIDENCE_PREFIX}{name}" for name in ("sigma", "n")]
     certified = (rows["verdict"] == "CERTIFIED").to_numpy()
-    if entry.certifier not in _GAUSSIAN or not all(name in rows for name in needed) or not certified.any():
+    if entry.certifier not in (*_GAUSSIAN, _L1) or not all(name in rows for name in needed) or not certified.any():
         return []
     samples = f"{EVIDENCE_PREFIX}samples"
     claims = rows[certified]
@@ -173,16 +180,31 @@ def _beyond_samples(entry: Entry) -> list[str]:
     alpha = claims["failure_probability"].to_numpy(dtype=np.float64)
     bound = alpha ** (1 / n)
     votes = f"{EVIDENCE_PREFIX}n_A"
-    if entry.certifier == "smoothing" and votes in rows:
+    if entry.certifier in _FIXED_SAMPLES and votes in rows:
         won = claims[votes].to_numpy(dtype=np.float64)
         with np.errstate(invalid="ignore"):
             bound = np.where((won >= 1) & (won <= n), betaincinv(np.maximum(won, 1), n - won + 1, alpha), 0.0)
-    largest = claims[needed[0]].to_numpy(dtype=np.float64) * ndtri(bound)
+    sigma = claims[needed[0]].to_numpy(dtype=np.float64)
+    largest = _l1_radius(claims, sigma, bound) if entry.certifier == _L1 else sigma * ndtri(bound)
     # Not "radius > largest": NaN allows nothing.
     beyond = ~(claims["radius"].to_numpy(dtype=np.float64) <= largest + _ROUNDING * np.abs(largest))
     if not beyond.any():
         return []
     return [f"{_images(claims['image_id'][beyond])}: a radius beyond what its samples and alpha allow"]
+
+
+def _l1_radius(claims: pd.DataFrame, sigma: npt.NDArray[np.float64], bound: npt.NDArray[np.float64]) -> _Radii:
+    """The radius in l1 of a lower bound: `2 lambda (p - 1/2)`, or `-lambda log(2 (1 - p))` under Laplace noise.
+
+    The half-width of the uniform interval is `lambda = sqrt(3) sigma`, the scale of Laplace's law `sigma / sqrt(2)`
+    (Yang et al., ICML 2020; Teng et al., 2020). Of unknown noise no radius is allowed.
+    """
+    column = f"{EVIDENCE_PREFIX}noise"
+    noise = claims[column].to_numpy() if column in claims else np.full(len(claims), "")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        laplace = -sigma / np.sqrt(2) * np.log(2 * (1 - bound))
+    uniform = 2 * np.sqrt(3) * sigma * (bound - 0.5)
+    return np.where(noise == "uniform", uniform, np.where(noise == "laplace", laplace, np.nan))
 
 
 _CHECKS: Sequence[Callable[[Entry], list[str]]] = (_audited, _schema, _not_finite, _conformance, _beyond_samples)

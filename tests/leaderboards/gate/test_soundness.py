@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from certifiers.smoothing import FixedSamples, IntegerSmoothing, SmoothingL1
 from leaderboards.audits import Audit
 from leaderboards.badges import Badge
 from leaderboards.gate import Kind, Measured, Outcome, compare
@@ -119,6 +121,34 @@ def test_a_radius_beyond_its_votes(
     report = compare(measured(entry), measured(larger, name="head"))
     found = [item for item in report.alarms if "image 1: a radius beyond what its samples and alpha allow" in item.said]
     assert len(found) == alarms
+
+
+@pytest.mark.parametrize(
+    "certifier",
+    [
+        SmoothingL1(sigma=0.5, n=10_000, noise_kind="uniform"),
+        SmoothingL1(sigma=0.5, n=10_000, noise_kind="laplace"),
+        IntegerSmoothing(sigma=0.5, n=10_000),
+    ],
+    ids=["uniform", "laplace", "integer"],
+)
+@pytest.mark.parametrize(("factor", "alarms"), [(1.0, 0), (1.001, 1)])
+def test_a_radius_beyond_the_votes_under_other_noise(
+    measured: MakeRun, smoothed: Callable[..., Entry], certifier: FixedSamples, factor: float, alarms: int
+) -> None:
+    votes = [10_000, 9_000, 6_000, 5_200]
+    radii = np.array([certifier.certificate_of_counts(won)[1] for won in votes])
+    noise = {f"evidence_{name}": value for name, value in certifier.more_evidence().items()}
+    rows = smoothed(votes).rows.assign(radius=radii * [1, 1, factor, 1], **noise)
+    entry = smoothed(rows, certifier=certifier.name)
+    report = compare(measured(entry), measured(entry, name="head"))
+    found = [item for item in report.alarms if "image 2: a radius beyond what its samples and alpha allow" in item.said]
+    assert (len(found), len(report.alarms)) == (alarms, alarms)
+
+
+def test_of_unknown_noise_no_radius_is_allowed(measured: MakeRun, smoothed: Callable[..., Entry]) -> None:
+    entry = smoothed(smoothed([10_000, 9_000]).rows.assign(evidence_noise="other"), certifier="smoothing-l1")
+    alarmed(compare(measured(entry), measured(entry, name="head")), "2 images (0, 1): a radius beyond what its samples")
 
 
 def test_a_radius_beyond_all_votes_of_adaptive_smoothing(measured: MakeRun, smoothed: Callable[..., Entry]) -> None:
