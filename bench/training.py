@@ -70,18 +70,23 @@ def members_for(
     log, unfinished = path.with_suffix(".log.jsonl"), path.with_suffix(".training")
     resumed = _resumable(unfinished, job, reporter)
     reports = list(resumed.reports) if resumed else []
+
+    def warn(epoch: EpochReport, number: int, what: str) -> None:
+        accuracy = f"noisy validation accuracy {epoch.member_accuracies[number]:.1%}"
+        reporter.warn(f"{job.label}: member {number + 1} of {len(members)} {what}: {accuracy}")
+
     with reporter.task(f"train {job.label}", job.schedule.epochs) as task:
         if resumed:
             task.advance(len(reports), "resumed")
 
         def report(epoch: EpochReport) -> None:
+            before = reports[-1].collapsed if reports else ()
             reports.append(epoch)
             task.advance(1, f"loss {epoch.loss:.4f}, noisy validation accuracy {epoch.validation_accuracy:.1%}")
+            # Once when it happens; a member may recover, so the end of the training says what came of it.
             for number in epoch.collapsed:
-                reporter.warn(
-                    f"{job.label}: member {number + 1} of {len(members)} has collapsed at epoch {epoch.epoch}: noisy "
-                    f"validation accuracy {epoch.member_accuracies[number]:.1%}"
-                )
+                if number not in before and epoch.epoch < job.schedule.epochs:
+                    warn(epoch, number, f"has collapsed at epoch {epoch.epoch}")
 
         def keep(state: TrainingState) -> None:
             write_file(unfinished, state.to_bytes())
@@ -104,6 +109,8 @@ def members_for(
             reports.clear()
             learn(None)
     last = reports[-1]
+    for number in last.collapsed:
+        warn(last, number, "is trained and collapsed")
     header = {
         "architecture": recipe["architecture"],
         "input_shape": recipe["input_shape"],

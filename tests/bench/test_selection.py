@@ -1,4 +1,6 @@
+import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -282,11 +284,21 @@ certifier = "smoothing"
 def test_a_collapsed_member_is_named_as_it_happens_and_marks_the_entry(
     tiny: str, plan_of: Callable[..., Plan], tmp_path: Path, reporter: Any
 ) -> None:
-    dull = tiny.replace("learning_rate = 0.005", "learning_rate = 1e-9").replace("epochs = 3", "epochs = 1")
+    dull = tiny.replace("learning_rate = 0.005", "learning_rate = 1e-9")
     run(plan_of(dull), Options(tmp_path), reporter)
-    assert any(
-        "member 1 of 1 has collapsed at epoch 1: noisy validation accuracy" in said for said in reporter.warnings
-    )
+    # When it happens, and when the training ends: not at every epoch.
+    expected = []
+    for log in tmp_path.rglob("*.log.jsonl"):
+        collapsed = [bool(json.loads(line)["collapsed"]) for line in log.read_text().splitlines()]
+        for epoch, (before, now) in enumerate(itertools.pairwise([False, *collapsed]), start=1):
+            if now and not before and epoch < len(collapsed):
+                expected.append(f"member 1 of 1 has collapsed at epoch {epoch}: noisy validation accuracy")
+        if collapsed[-1]:
+            expected.append("member 1 of 1 is trained and collapsed: noisy validation accuracy")
+    found = (re.search(r"member 1 of 1 .* accuracy", warning) for warning in reporter.warnings)
+    said = [match[0] for match in found if match]
+    assert sorted(said) == sorted(expected)
+    assert "member 1 of 1 is trained and collapsed: noisy validation accuracy" in said
     marked = entry(tmp_path, "single")
     assert marked.status == "complete"
     assert any("collapsed in training: noisy validation accuracy" in warning for warning in marked.warnings)
