@@ -232,7 +232,8 @@ def _of_lines(table: PaperTable, board: Board, lines: Sequence[Line]) -> Here:
     means = tuple(sum(values) / len(values) for values in by_radius)
     return Here(
         means,
-        tuple(stdev(values) if len(lines) > 1 else math.nan for values in by_radius),
+        # A radius that the board does not have is NaN, of which there is no deviation.
+        tuple(stdev(values) if len(lines) > 1 and not math.isnan(sum(values)) else math.nan for values in by_radius),
         len(lines),
         _warnings(lines),
     )

@@ -28,7 +28,8 @@ def known(committed: Any, made: Any, where: str = "") -> int:
 
 
 def test_there_are_boards_with_rows() -> None:
-    assert {"quickstart", "training-zoo", "deterministic-mnist5k", "mnist-5k-sigma-1", "fashion-mnist"} <= set(BOARDS)
+    smoothed = {f"mnist-5k-sigma-{sigma}" for sigma in ("0.5", "1")}
+    assert {"quickstart", "training-zoo", "deterministic-mnist5k", "fashion-mnist"} | smoothed <= set(BOARDS)
 
 
 @pytest.mark.slow
@@ -48,5 +49,5 @@ def test_what_reproduced_is_what_the_published_boards_say() -> None:
 
 
 def test_all_of_it_is_small() -> None:
-    assert sum(path.stat().st_size for path in PUBLISHED.rglob("*") if path.is_file()) < 25e6
+    assert sum(path.stat().st_size for path in PUBLISHED.rglob("*") if path.is_file()) < 30e6
     assert sum(path.stat().st_size for path in PUBLISHED.rglob("*.parquet")) < 10e6

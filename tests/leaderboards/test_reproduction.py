@@ -155,6 +155,11 @@ def test_a_radius_that_the_board_lacks_is_no_number(entries: Callable[..., Entry
     (shown,) = beside(table([PaperRow("A", (), ("a",))]), {"x": board_of([entries("a", [1])], ["1"])}).tables
     assert math.isnan(shown.here["A"].values[0])
     assert shown.here["A"].values[1] == pytest.approx(0.25)
+    # Nor is its deviation between seeds.
+    seeds = [entries("a", range(40 * seed), seed) for seed in range(3)]
+    (shown,) = beside(table([PaperRow("A", (), ("a",))]), {"x": board_of(seeds, ["1"])}).tables
+    assert [math.isnan(value) for value in shown.here["A"].deviations] == [True, False]
+    assert shown.here["A"].deviations[1] == pytest.approx(10.0)
 
 
 def test_of_several_sigmas_and_entries_each_radius_has_the_best(entries: Callable[..., Entry]) -> None:
