@@ -102,18 +102,17 @@ def table(found: Examination) -> Table:
 def lines(found: Examination) -> list[str]:
     """What is to be said below the table: what does not apply and why, what failed, and last the level.
 
-    Reasons are said once, with all checks that have them, and so is a failure that several checks met: a method that
-    always raises fails nearly everything.
+    Reasons are said once, with all checks that have them, and so is a failure that several checks met with the same
+    counterexample: a method that always raises fails nearly everything, with one traceback.
     """
     said = [f"not applicable: {names}: {reason}" for reason, names in _by_message(found.of(Status.NOT_APPLICABLE))]
     said += [f"expected failure: {names}: {reason}" for reason, names in _by_message(found.of(Status.EXPECTED))]
-    shown: dict[str, str] = {}
+    shown: dict[tuple[str, str], str] = {}
     for result in found.failures:
-        if result.message in shown:
-            said += ["", f"{result.check.level.name} {result.check.name}: failed as {shown[result.message]} did"]
-        else:
-            shown[result.message] = result.check.name
-            said += ["", str(result)]
+        # Checks may count alike and mean other inputs: each counterexample is shown.
+        first = shown.setdefault((result.message, result.counterexample), result.check.name)
+        alike = f"{result.check.level.name} {result.check.name}: failed as {first} did"
+        said += ["", str(result) if first == result.check.name else alike]
     said.append("")
     if found.failures:
         failed = ", ".join(result.check.name for result in found.failures)

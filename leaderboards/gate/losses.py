@@ -92,7 +92,11 @@ def judged(loss: Loss, adjusted: float, rules: Rules) -> Finding:
 
 
 def too_few_images(tests: Sequence[Loss], rules: Rules) -> list[str]:
-    """A sentence for each number of images on which no loss beyond the margin can be excluded, even if none differs."""
+    """A sentence for each number of images on which no loss beyond the margin m can be excluded, even if none differs.
+
+    Tango's upper bound for n images of which none differs is `z^2 / (n + z^2)`, z the normal quantile of
+    `1 - uncertainty`; it is at most m from `n = z^2 (1 - m) / m` images on.
+    """
     if not rules.margin:
         return []
     z = float(norm.isf(rules.uncertainty))

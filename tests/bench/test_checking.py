@@ -11,7 +11,7 @@ from click.testing import Result
 
 from bench import checking
 from certifiers.conformance import Check, Level, kit
-from certifiers.conformance.kit import VERSION, NotApplicable, Subject
+from certifiers.conformance.kit import VERSION, NotApplicable, Subject, Violation
 
 Certbench = Callable[..., Result]
 MUTANTS = "tests.certifiers.conformance.mutants"
@@ -113,6 +113,23 @@ def test_nothing_measured_has_its_own_code(certbench: Certbench, monkeypatch: py
     assert "not applicable: own: not this one" in found.stdout
     assert "level reached: none of L2 asked" in found.stdout
     assert "Nothing was measured" in found.stderr
+
+
+def test_equal_words_about_other_inputs_are_two_failures(certbench: Certbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(counterexample: str) -> Callable[[Subject], int]:
+        def holds(subject: Subject) -> int:
+            """It holds."""
+            raise Violation("2 of 3 certificates are false", counterexample)
+
+        return holds
+
+    inputs = {"one": "x = [1]", "two": "x = [2]", "three": "x = [1]"}
+    found = {name: Check(name, Level.L0, broken(words)) for name, words in inputs.items()}
+    monkeypatch.setattr(kit, "_checks", found)
+    shown = certbench("check", "closed-form").stdout
+    assert (shown.count("counterexample: x = [1]"), shown.count("counterexample: x = [2]")) == (1, 1)
+    assert "L0 three: failed as one did" in shown
+    assert "3 of 3 checks failed: one, two, three" in shown
 
 
 @pytest.mark.parametrize(
