@@ -74,7 +74,8 @@ _BLOCK_NAME = re.compile(r"^(?P<kind>rows|errors)-(?P<first>\d+)-(?P<digest>[0-9
 class Entry:
     """One line of a board: its identity, its state and its rows.
 
-    Rows whose certificates were refuted by an audit are FALSIFIED here; the stored ones are as they were.
+    `certifier` is the registered name of the method, whatever the spec calls it (`details["labels"]`). Rows whose
+    certificates were refuted by an audit are FALSIFIED here; the stored ones are as they were.
 
     `rows` has the columns of `ROW_SCHEMA` and any `evidence_*`, sorted as the image set was; it is empty
     where the status is `unsupported`. `images` is the size of the image set that the entry was asked for, and

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from leaderboards.badges import Badge
 from leaderboards.gate import Kind, Measured, Outcome, compare
 from leaderboards.gate.findings import Report
 from leaderboards.records import Entry
+from leaderboards.published import read_published
 from tests.leaderboards.gate.conftest import CELLS
+
+PUBLISHED = Path(__file__).parents[3] / "leaderboards" / "published"
 
 MakeProof = Callable[..., Entry]
 MakeRun = Callable[..., Measured]
@@ -158,3 +162,15 @@ def test_a_radius_beyond_all_votes_of_adaptive_smoothing(measured: MakeRun, smoo
     assert not compare(measured(fine), measured(fine, name="head")).alarms
     broken = smoothed(rows.assign(radius=[1.0, 0.8]), certifier="smoothing-adaptive")
     alarmed(compare(measured(broken), measured(broken, name="head")), "image 1: a radius beyond what its samples")
+
+
+def test_what_a_spec_calls_a_certifier_hides_nothing() -> None:
+    """`[certifiers.fixed] method = "smoothing"`: its votes are counted again all the same."""
+    run = read_published(PUBLISHED / "adaptive-smoothing").run
+    entry = next(entry for entry in run.entries if entry.details["labels"]["certifier"] == "fixed")
+    assert entry.certifier == "smoothing"
+    assert not compare(Measured(run), Measured(run)).alarms
+    larger = replace(entry, rows=entry.rows.assign(radius=entry.rows["radius"] * 1.001))
+    report = compare(Measured(run), Measured(replace(run, entries=(larger,))))
+    assert [item.entry for item in report.alarms] == [entry.name]
+    assert "a radius beyond what its samples and alpha allow" in report.alarms[0].said
