@@ -1,7 +1,6 @@
 """`certbench baseline`: makes a run the one that later runs are held against, and writes down why and what changed."""
 
 import re
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,7 +31,9 @@ def baseline(
 
         certbench baseline results/regress --to leaderboards/published/ci --reason "smoothing 2 counts ties"
     """
+    from bench.baseline_copy import copy_baseline
     from bench.compare_command import compared
+    from bench.store import StoreError
     from leaderboards import StoredDataError, read_run
     from leaderboards.gate import Rules, find_run
 
@@ -55,11 +56,15 @@ def baseline(
     if not any(entry.status == "complete" for entry in run.entries):
         stop(NOTHING_MEASURED, "Nothing was measured: no entry of the run is complete.")
     try:
-        _copy(manifest, run, to)
+        copy_baseline(manifest, run, to)
         lines = [f"- `{run.name}`, {datetime.now(UTC).date().isoformat()}: {' '.join(reason.split())}"]
         lines += [f"  - {line}" for line in differences(before, run)]
         text = changelog.read_text(encoding="utf-8")
         changelog.write_text(with_entry(text, "\n".join(lines)), encoding="utf-8")
+    except ValueError as error:
+        stop(USAGE, error)
+    except (StoreError, StoredDataError) as error:
+        stop(UNFINISHED, f"{error} The baseline is as it was.")
     except OSError as error:
         stop(UNFINISHED, f"Cannot write {error.filename}: {error.strerror}. Make the folder writable.")
     for line in lines:
@@ -125,36 +130,3 @@ def _previous(folder: Path) -> "Run | None":
         return read_run(find_run(folder, folder))
     except (FileNotFoundError, StoredDataError):
         return None
-
-
-def _copy(manifest: Path, run: "Run", to: Path) -> None:
-    """Copy a run in the layout of a store: `runs/`, `cells/` with one file of rows each, `conformance/`."""
-    import json
-
-    from bench.store import Store, StoreError
-    from leaderboards.records import read_rows
-    from leaderboards.verified_files import cell_folder
-
-    root = manifest.parent.parent.parent
-    if to.resolve() == root.resolve():
-        stop(USAGE, f"{to} is the run's own store. Name another folder.")
-    for part in ("runs", "cells", "conformance"):
-        shutil.rmtree(to / part, ignore_errors=True)
-    store = Store(to)
-    try:
-        for entry in run.entries:
-            if entry.status != "complete":
-                continue
-            source, images = root / cell_folder(entry.key), set(entry.rows["image_id"])
-            rows = read_rows(source)
-            store.write_rows(entry.key, rows[rows["image_id"].isin(images)].sort_values("image_id"))
-            for audits in source.glob("audit-*.parquet"):
-                shutil.copy2(audits, store.cell(entry.key))
-        wanted = [entry.details.get("certifier") for entry in run.entries]
-        for check in sorted((root / "conformance").glob("*.json")):
-            if json.loads(check.read_text(encoding="utf-8")).get("certifier") in wanted:
-                (to / "conformance").mkdir(parents=True, exist_ok=True)
-                shutil.copy2(check, to / "conformance" / check.name)
-        store.write_json(store.manifest(run.name), json.loads(manifest.read_text(encoding="utf-8")))
-    except StoreError as error:
-        stop(UNFINISHED, error)

@@ -28,7 +28,7 @@ def compare(
     ] = 0.01,
     cost: Annotated[float, typer.Option(min=0, help="Per cent by which counters of passes may grow.")] = 2.0,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Entries of BASE that HEAD lacks do not stop it.")
+        bool, typer.Option("--allow-missing", help="Entries and radii of BASE that HEAD lacks do not stop it.")
     ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything as JSON; - for stdout.")] = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML, for CI systems.")] = None,
@@ -96,12 +96,13 @@ def compared(base: str, head: str, output: Path, rules: "Rules") -> "Report":
     except FileNotFoundError as error:
         stop(USAGE, error)
     runs = []
-    for manifest in manifests:
+    for manifest, written in zip(manifests, (base, head), strict=True):
         try:
             runs.append(read_measured(manifest))
         except StoredDataError as error:
             broken = Finding(Kind.SOUNDNESS, manifest.parent.name, Outcome.REGRESSION, f"cannot be believed: {error}")
-            return Report(base, head, rules, (broken,))
+            # The alarm is told of the run that it is in, be that BASE.
+            return Report(base, written, rules, (broken,))
     report = judge(runs[0], runs[1], rules)
     # One spec in two stores is the usual case, and a name against itself tells nobody which is which.
     return replace(report, base=f"{report.base} ({base})") if report.base == report.head else report

@@ -12,11 +12,11 @@ import torch
 
 from bench.workers import certification_threads
 
-_PACKAGES = ("certbench", "torch", "numpy", "scipy", "pandas", "pyarrow")
+_PACKAGES = ("certbench", "torch", "numpy", "scipy", "pandas", "pyarrow", "auto-LiRPA")
 
 
-def collect(device: str, jobs: int = 1) -> dict[str, Any]:
-    """Versions, commit, processor, jobs, threads of each, number formats and the time, ready for JSON."""
+def collect(device: str, jobs: int = 1, batch_size: int | None = None) -> dict[str, Any]:
+    """Versions, commit, processor, jobs, threads of each, batch size, number formats and the time, ready for JSON."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
@@ -26,6 +26,7 @@ def collect(device: str, jobs: int = 1) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "jobs": jobs,
         "threads": torch.get_num_threads() if jobs == 1 else certification_threads(jobs),
+        "batch_size": batch_size,
         "device": device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
         "tf32": bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
     }

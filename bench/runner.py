@@ -63,7 +63,7 @@ def run(plan: Plan, options: Options, reporter: Reporter) -> Outcome:
 def _execute(plan: Plan, store: Store, options: Options, reporter: Reporter, workers: Workers) -> Outcome:
     trained, failures = _train(plan, store, options, reporter, workers)
     plan = answered_rightly(plan, trained)
-    used = provenance.collect(options.device, options.jobs)
+    used = provenance.collect(options.device, options.jobs, options.batch_size)
     tasks = tasks_of(plan, store, trained, options, reporter)
     once = list({task.key: task for task in tasks.values()}.values())
     stored = sum(len(plan.images) - len(task.pending) for task in once)

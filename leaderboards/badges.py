@@ -188,3 +188,12 @@ def groups(board: "Board") -> tuple[Group, ...]:
         if lines:
             found.append(Group(heading, note, lines, sum(len(group.lines) for group in found)))
     return tuple(found)
+
+
+def leading(board: "Board") -> tuple["Line", ...]:
+    """The ranked lines that may be ordered together: the verified ones; the unverified where there are none.
+
+    Published logs are never among them, nor are lines without a rank.
+    """
+    own = [group.lines for group in groups(board) if group.heading != PUBLISHED]
+    return tuple(line for line in own[0] if line.rank is not None) if own else ()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from leaderboards.badges import leading
 from leaderboards.board import Board, Line
 from leaderboards.metrics import Share
 
@@ -62,13 +63,14 @@ def envelope(name: str, lines: Mapping[float, Line]) -> Envelope:
 def envelopes(board: Board) -> tuple[Envelope, ...]:
     """The envelopes over sigma of a board: lines whose certifier and training differ in `sigma` and nothing else.
 
-    Where two lines of one sigma would meet, or a line was found unsound, there is no envelope.
+    Where two lines of one sigma would meet, or a line was found unsound, there is no envelope; nor one of unverified
+    lines where others are verified.
     """
     found: dict[str, list[tuple[float, Line]]] = {}
-    for line in board.ranked:
+    for line in leading(board):
         details = line.entry.details
         sigma = details.get("certifier", {}).get("parameters", {}).get("sigma")
-        if isinstance(sigma, int | float) and line.rank is not None and not line.entry.imported:
+        if isinstance(sigma, int | float):
             found.setdefault(_without_sigma(line), []).append((float(sigma), line))
     groups = [group for group in found.values() if len(group) > 1 and len(dict(group)) == len(group)]
     return tuple(envelope(_name(group), dict(group)) for group in groups)

@@ -82,6 +82,29 @@ def mcnemar_loss(lost: npt.ArrayLike, gained: npt.ArrayLike) -> _Floats:
     return np.asarray(binom.sf(first - 1, first + second, 0.5), dtype=np.float64)
 
 
+def sign_flips(differences: npt.ArrayLike) -> float:
+    """A one-sided p-value of "each difference is as likely of the other sign", against a sum that is too large.
+
+    `P(sum s_i d_i >= sum d_i)`, `s_i` independent and ±1 with probability 1/2. Up to `MOST_ENUMERATED` differences that
+    are not 0, all signs are enumerated; beyond, it is bounded by `exp(-(sum d_i)^2 / (2 sum d_i^2))`, which is never
+    too small. 1 where the sum is not above 0.
+
+    Args:
+        differences: [images], in one unit.
+
+    Source: Hoeffding, J. Am. Stat. Assoc. 58 (1963), theorem 2.
+    """
+    found = np.asarray(differences, dtype=np.float64)
+    found = found[found != 0]
+    total = found.sum()
+    if total <= 0:
+        return 1.0
+    if found.size > MOST_ENUMERATED:
+        return float(np.exp(-(total**2) / (2 * (found**2).sum())))
+    signs = 1 - 2 * ((np.arange(2**found.size)[:, None] >> np.arange(found.size)) & 1)
+    return float((signs @ found >= total).mean())
+
+
 def largest_loss(lost: int, gained: int, images: int, uncertainty: float) -> float:
     """The upper end of a one-sided interval for a loss of paired proportions.
 
@@ -102,7 +125,8 @@ def largest_loss(lost: int, gained: int, images: int, uncertainty: float) -> flo
     def excess(loss: float) -> float:
         b = -lost - gained + (2 * images - lost + gained) * loss
         c = -gained * loss * (1 - loss)
-        q = (np.sqrt(b * b - 8 * images * c) - b) / (4 * images)
+        # The discriminant is a square where all images are lost or gained; rounding may put it below 0.
+        q = (np.sqrt(max(b * b - 8 * images * c, 0.0)) - b) / (4 * images)
         variance = images * (2 * q + loss * (1 - loss))
         return float(lost - gained - images * loss + z * np.sqrt(max(variance, 0.0)))
 

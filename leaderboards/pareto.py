@@ -1,10 +1,9 @@
 """The Pareto front: entries that no other beats in certified accuracy without costing more."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
+from leaderboards.badges import leading
 from leaderboards.board import Board, Line
 
 #: What a front says, for readers.
@@ -30,7 +29,7 @@ def pareto_front(accuracies: npt.ArrayLike, costs: npt.ArrayLike) -> npt.NDArray
 def front_of(board: Board, position: int | None = None) -> tuple[Line, ...]:
     """The ranked lines on the front of certified accuracy against seconds an image, the cheapest first.
 
-    Published logs are not on it.
+    Published logs are not on it, nor are unverified entries where others are verified.
 
     Seconds are those of the machine of each run: a front means something where all entries were measured on one.
     What was found unsound is on no front.
@@ -39,7 +38,7 @@ def front_of(board: Board, position: int | None = None) -> tuple[Line, ...]:
         board: the board.
         position: which radius of the board; None takes the mean over all, by which it is ranked.
     """
-    lines: Sequence[Line] = [line for line in board.ranked if line.rank is not None and not line.entry.imported]
+    lines = leading(board)
     points = [
         (
             line.scores.mean_certified_accuracy if position is None else line.scores.certified[position].value,

@@ -11,6 +11,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from leaderboards.badges import leading
 from leaderboards.board import Board, Line
 from leaderboards.paired import correctness
 from leaderboards.records import Entry
@@ -54,19 +55,16 @@ class Family:
 
 
 def families(board: Board) -> tuple[Family, ...]:
-    """All ranked lines of a board, those of one line of the spec together, best first.
+    """All lines of a board that are ranked together (`leading`), those of one line of the spec in one, best first.
 
     Empty where no line of the spec has several training seeds. A family whose seeds are not all ranked is left
     out: the mean of those that happen to be finished, or sound, would be another number.
     """
+    together = {line.entry.name for line in leading(board)}
     groups: dict[str, list[Line]] = {}
-    incomplete: set[str] = set()
     for line in board.lines:
-        name = spec_name(line.entry)
-        groups.setdefault(name, []).append(line)
-        if line.rank is None:
-            incomplete.add(name)
-    whole = {name: lines for name, lines in groups.items() if name not in incomplete}
+        groups.setdefault(spec_name(line.entry), []).append(line)
+    whole = {name: lines for name, lines in groups.items() if all(line.entry.name in together for line in lines)}
     if not any(len(lines) >= LEAST_SEEDS for lines in whole.values()):
         return ()
     found = [in_order_of_seeds(lines) for lines in whole.values()]

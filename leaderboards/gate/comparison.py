@@ -11,13 +11,16 @@ from leaderboards.gate.findings import Finding, Kind, Outcome, Report, Rules
 from leaderboards.gate.identity import same_rows
 from leaderboards.gate.images import lost_images
 from leaderboards.gate.measured import Measured, classifier_of, same_machine
-from leaderboards.gate.soundness import Refuted, counterexamples, false_images, soundness
+from leaderboards.gate.soundness import Refuted, counterexamples, false_images, misfits, soundness
 from leaderboards.numerals import quantity
 from leaderboards.paired import holm
 from leaderboards.radii import format_radius, parse_radius
 from leaderboards.records import Entry
 
 _MUST_AGREE = {"dataset": "data set", "split": "split", "norm": "norm"}
+
+#: Where last bits are other ones (`same_machine`).
+_ELSEWHERE = "another processor or device, or with other libraries, threads or batches"
 
 #: Kinds of findings in the order in which they are told.
 _ORDER = tuple(Kind)
@@ -28,17 +31,19 @@ def compare(base: Measured, head: Measured, rules: Rules | None = None) -> Repor
 
     Entries are matched by name. Entries of one key must be equal row by row; proofs about one classifier must all be
     kept; all others are held to `rules` by paired tests, which share one budget of false alarms. Rows of another
-    processor or other libraries may differ in last bits, so that these too are held to the tests where they differ.
+    processor, other libraries or threads may differ in last bits, so that these too are held to the tests where they
+    differ.
     """
     rules = rules or Rules()
     known = counterexamples((base, head))
     findings = soundness(head, known)
     ours, theirs = ({entry.name: entry for entry in run.run.entries if not entry.imported} for run in (base, head))
-    radii, notes = _shared_radii(base, head)
+    radii, unasked, notes = _radii(base, head, rules)
+    findings += unasked
     published = dict.fromkeys(entry.name for run in (base, head) for entry in run.run.entries if entry.imported)
     notes += [f"{name}: not compared, being what others published." for name in published]
     notes += [f"Only in HEAD: {name}." for name in theirs if name not in ours]
-    findings += [_missing(name, rules) for name in ours if name not in theirs]
+    findings += [_no_longer_measured(name, "in BASE alone", rules) for name in ours if name not in theirs]
     tests: list[losses.Loss] = []
     counted: list[costs.Growth] = []
     for name, entry in ours.items():
@@ -66,6 +71,11 @@ def _compared(
     findings = _state(base, head)
     if head.status != "complete":
         return findings, []
+    if wrong := misfits(base):
+        said = f"cannot be compared: rows of BASE are not what the schema says ({wrong[0]}). Update the baseline."
+        return [*findings, Finding(Kind.STATE, head.name, Outcome.INCONCLUSIVE, said)], []
+    if misfits(head):
+        return findings, [f"{head.name}: not compared: its rows are not what the schema says, which is an alarm."]
     if reason := _incomparable(base, head):
         said = f"cannot be compared: {reason}. Run both with one spec, or update the baseline."
         return [*findings, Finding(Kind.STATE, head.name, Outcome.INCONCLUSIVE, said)], []
@@ -75,20 +85,19 @@ def _compared(
         same = same_rows(base, head)
         if exact or same.outcome is Outcome.PASS:
             return [*findings, same], notes
-        notes.append(f"{base.name}: computed on another processor or with other libraries, so rows are held to tests.")
+        notes.append(f"{base.name}: computed on {_ELSEWHERE}, so rows are held to tests.")
     false = false_images(base, known)
     if false:
         notes.append(f"{base.name}: {len(false)} certificates of BASE are known to be false; losing them is no loss.")
     same_classifier = exact and classifier_of(base) is not None and classifier_of(base) == classifier_of(head)
     proofs = base.guarantee == head.guarantee == "deterministic"
     if proofs and same_classifier:
-        findings.append(lost_images(base, head, false))
+        findings.append(lost_images(base, head, false, radii))
     else:
         if proofs:
-            why = "weights that differ or are not known" if exact else "another processor or other libraries"
+            why = "weights that differ or are not known" if exact else _ELSEWHERE
             notes.append(f"{base.name}: {why}: proofs are compared by paired tests.")
-        if base.guarantee == head.guarantee == "probabilistic":
-            notes += _alphas(base, head)
+        findings += _weaker(base, head)
         tests += losses.losses(_without(base, false), head, radii) if radii else []
     counted += costs.growths(base, head, exact=proofs and same_classifier)
     return findings, notes
@@ -104,20 +113,23 @@ def _tested(tests: Sequence[losses.Loss], counted: Sequence[costs.Growth], rules
     return found + [costs.judged(growth, None, rules) for growth in counted if growth.p_value is None]
 
 
-def _shared_radii(base: Measured, head: Measured) -> tuple[tuple[Fraction, ...], list[str]]:
-    """The radii of both runs, and what is left out."""
+def _radii(base: Measured, head: Measured, rules: Rules) -> tuple[tuple[Fraction, ...], list[Finding], list[str]]:
+    """The radii of both runs; a finding where HEAD was not asked one of BASE, and a note where it was asked more."""
     one, other = ({parse_radius(radius) for radius in run.run.radii} for run in (base, head))
-    notes = []
-    for which, alone in (("BASE", one - other), ("HEAD", other - one)):
-        if alone:
-            notes.append(f"Radii of {which} alone, not compared: {', '.join(map(format_radius, sorted(alone)))}.")
-    return tuple(sorted(one & other)), notes
+    findings, notes = [], []
+    if dropped := one - other:
+        said = f"radii that HEAD was not asked, and are not compared: {', '.join(map(format_radius, sorted(dropped)))}"
+        findings.append(_no_longer_measured("", said, rules))
+    if added := other - one:
+        notes.append(f"Radii of HEAD alone, not compared: {', '.join(map(format_radius, sorted(added)))}.")
+    return tuple(sorted(one & other)), findings, notes
 
 
-def _missing(name: str, rules: Rules) -> Finding:
-    said = "in BASE alone: what is no longer measured cannot pass. Update the baseline, or allow it (--allow-missing)"
-    outcome = Outcome.PASS if rules.allow_missing else Outcome.INCONCLUSIVE
-    return Finding(Kind.STATE, name, outcome, "in BASE alone, which is allowed" if rules.allow_missing else said)
+def _no_longer_measured(entry: str, said: str, rules: Rules) -> Finding:
+    if rules.allow_missing:
+        return Finding(Kind.STATE, entry, Outcome.PASS, f"{said}, which is allowed")
+    why = "what is no longer measured cannot pass. Update the baseline, or allow it (--allow-missing)"
+    return Finding(Kind.STATE, entry, Outcome.INCONCLUSIVE, f"{said}: {why}")
 
 
 def _state(base: Entry, head: Entry) -> list[Finding]:
@@ -161,11 +173,16 @@ def _without(entry: Entry, false: dict[int, float]) -> Entry:
     return replace(entry, rows=rows)
 
 
-def _alphas(base: Entry, head: Entry) -> list[str]:
+def _weaker(base: Entry, head: Entry) -> list[Finding]:
+    """Certificates that promise less than before, however many there are of them: a proof, or a smaller alpha."""
     one, other = (float(entry.rows["failure_probability"].max()) for entry in (base, head))
-    if one == other:
-        return []
-    return [f"{head.name}: alpha was {one:g} and is {other:g}: certified accuracies differ in meaning."]
+    if other > one:
+        was = "proofs" if base.guarantee == "deterministic" else f"of alpha {one:g}"
+        said = f"its certificates were {was} and are of alpha {other:g}: they promise less. Update the baseline"
+        return [Finding(Kind.STATE, head.name, Outcome.INCONCLUSIVE, said)]
+    if other < one:
+        return [Finding(Kind.STATE, head.name, Outcome.PASS, f"alpha was {one:g} and is {other:g}: they promise more")]
+    return []
 
 
 def _seconds(base: Entry, head: Entry) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from leaderboards.gate.findings import Finding, Kind, Outcome, Rules
 from leaderboards.numerals import quantity
-from leaderboards.paired import mcnemar_loss
+from leaderboards.paired import sign_flips
 from leaderboards.records import Entry
 
 COUNTERS = ("forward_passes", "bound_passes")
@@ -20,8 +20,8 @@ COUNTERS = ("forward_passes", "bound_passes")
 class Growth:
     """One counter of one entry in two runs.
 
-    `p_value` is None where counters follow from the method alone; where noise or other weights move them it is of the
-    exact sign test, one-sided, of "an image whose counter differs is at most as likely dearer as cheaper".
+    `p_value` is None where counters follow from the method alone; where noise or other weights move them it is of
+    `sign_flips`: "each image's difference is as likely of the other sign".
     """
 
     entry: str
@@ -42,7 +42,7 @@ def growths(base: Entry, head: Entry, *, exact: bool) -> list[Growth]:
     found = []
     for counter in COUNTERS:
         before, after = one[counter].to_numpy(dtype=np.int64), other[counter].to_numpy(dtype=np.int64)
-        p_value = None if exact else float(mcnemar_loss(int((after > before).sum()), int((after < before).sum())))
+        p_value = None if exact else sign_flips(after - before)
         found.append(Growth(head.name, counter, int(before.sum()), int(after.sum()), p_value))
     return found
 
@@ -50,11 +50,11 @@ def growths(base: Entry, head: Entry, *, exact: bool) -> list[Growth]:
 def judged(growth: Growth, adjusted: float | None, rules: Rules) -> Finding:
     """The finding of one counter; `adjusted` is the p-value after Holm's correction, where there is one."""
     grown = growth.ratio > 1 + rules.cost
-    # Where chance moves a counter, growth that it explains is none: a longer run would be the way to look closer.
+    # Where chance moves a counter, growth that may be chance is none: a longer run would be the way to look closer.
     sure = adjusted is None or adjusted <= rules.false_alarms
     outcome = Outcome.REGRESSION if grown and sure else Outcome.PASS
     said = f"{growth.before:,} before, {growth.after:,} now: {100 * (growth.ratio - 1):+.1f} %"
     if grown and adjusted is not None:
-        said += f" (p = {quantity(adjusted)} corrected{'' if sure else ': what chance explains'})"
+        said += f" (p = {quantity(adjusted)} corrected{'' if sure else ': not told from chance'})"
     numbers = {"before": growth.before, "after": growth.after, "ratio": growth.ratio, "p_holm": adjusted}
     return Finding(Kind.COST, growth.entry, outcome, said, growth.counter.replace("_", " "), numbers)

@@ -45,7 +45,7 @@ class Rules:
             tests of one comparison.
         uncertainty: of the one-sided bound that must stay within `margin` for a pass, at each radius.
         cost: relative growth of a counter of passes beyond which there is a regression.
-        allow_missing: whether entries of BASE that HEAD lacks are only told.
+        allow_missing: whether entries and radii of BASE that HEAD lacks are only told.
 
     Raises:
         ValueError: one of them is out of its range.

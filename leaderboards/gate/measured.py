@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from leaderboards.audits import read_audits
-from leaderboards.records import Entry, Run, read_run
+from leaderboards.records import Entry, Run, cells_of, read_run
 from leaderboards.verified_files import cell_folder
 
 #: Libraries on whose version the last bits of a result depend.
-_ARITHMETIC = ("torch", "numpy", "scipy")
+_ARITHMETIC = ("torch", "numpy", "scipy", "auto-LiRPA")
+
+#: What else the order of a sum depends on: how many threads share it, and how many inputs go through at once.
+_ORDER = ("processor", "device", "threads", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -57,25 +59,23 @@ def read_measured(manifest: Path) -> Measured:
         FileNotFoundError: there is no such file.
         StoredDataError: a file was altered, or is not what it says.
     """
+    manifest = manifest.resolve()
     run = read_run(manifest)
-    root = manifest.resolve().parent.parent.parent
-    found = {entry.key: read_audits(root / cell_folder(entry.key)) for entry in run.entries if entry.audit}
+    _, cells = cells_of(manifest, json.loads(manifest.read_text(encoding="utf-8")))
+    found = {entry.key: cells.audits(cell_folder(entry.key)) for entry in run.entries if entry.audit}
     return Measured(run, {key: audits for key, audits in found.items() if audits is not None})
 
 
 def same_machine(one: Entry, other: Entry) -> bool:
-    """Whether two entries were computed by one kind of processor and device with the same libraries.
+    """Whether two entries were computed by one kind of processor and device, with the same libraries and threads.
 
     Only then are last bits the same, and with them a vote or a bound that is a hair from changing sides. A key leaves
     all of it out, since none of it may change a result by more than that.
     """
-    return _machine(one) == _machine(other)
-
-
-def _machine(entry: Entry) -> tuple[object, ...]:
-    found = entry.provenance
-    versions = {name: version for name, version in found.get("versions", {}).items() if name in _ARITHMETIC}
-    return found.get("processor"), found.get("device"), versions
+    versions = [entry.provenance.get("versions", {}) for entry in (one, other)]
+    # A library that an older run did not write down is not known to be another.
+    same = all(versions[0][name] == versions[1][name] for name in _ARITHMETIC if all(name in own for own in versions))
+    return same and all(one.provenance.get(name) == other.provenance.get(name) for name in _ORDER)
 
 
 def classifier_of(entry: Entry) -> str | None:

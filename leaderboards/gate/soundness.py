@@ -19,14 +19,20 @@ from leaderboards.records import EVIDENCE_PREFIX, VERDICTS, Entry
 #: What rounding may add to a radius that is computed again from its counts.
 _ROUNDING = 1e-9
 
-#: Certifiers whose radius in l2 is at most `sigma Phi^-1(p)` of a lower bound p, in other norms at most that.
-_GAUSSIAN = ("smoothing", "smoothing-eas", "smoothing-adaptive", "smoothing-phases", "smoothing-integer")
-
 #: The certifier whose radius in l1 follows from a lower bound and the noise it used.
 _L1 = "smoothing-l1"
 
-#: Certifiers whose lower bound is that of Clopper and Pearson, from the votes in their evidence, or less.
-_FIXED_SAMPLES = ("smoothing", "smoothing-integer", _L1)
+#: Certifiers whose radius in l2 is at most `sigma Phi^-1(p)` of a lower bound p, in other norms at most that (but for
+#: `_L1`), and the evidence it follows from: the number of samples; and their votes, where the bound is that of Clopper
+#: and Pearson or less.
+_COUNTED = {
+    "smoothing": ("n", "n_A"),
+    "smoothing-integer": ("n", "n_A"),
+    _L1: ("n", "n_A"),
+    "smoothing-eas": ("n",),
+    "smoothing-adaptive": ("samples",),
+    "smoothing-phases": ("samples",),
+}
 
 #: Evidence that says how near an input lies that is answered otherwise.
 _DISTANCES = (f"{EVIDENCE_PREFIX}refuted_radius", f"{EVIDENCE_PREFIX}witness_distance")
@@ -116,8 +122,8 @@ def _contradicted(entry: Entry, known: Refuted) -> list[str]:
     return [f"{_images(sorted(false))}: certified beyond an input that is answered otherwise, {where}"]
 
 
-def _schema(entry: Entry) -> list[str]:
-    """Rows that are not what the schema says."""
+def misfits(entry: Entry) -> list[str]:
+    """Rows that are not what the schema says: nothing that is computed from them means anything."""
     rows = entry.rows
     radius, certified = rows["radius"].to_numpy(dtype=np.float64), (rows["verdict"] == "CERTIFIED").to_numpy()
     alpha = rows["failure_probability"].to_numpy(dtype=np.float64)
@@ -148,7 +154,7 @@ def _not_finite(entry: Entry) -> list[str]:
     said = []
     # Only rows that were measured here say -1 for "not finite"; in published logs it says "not known".
     nan = certified & (rows["clean_prediction"] < 0)
-    if entry.key and nan.any():
+    if not entry.imported and nan.any():
         said.append(f"{_images(rows['image_id'][nan])}: CERTIFIED, but the classifier itself has no finite answer")
     both = (rows["clean_prediction"] >= 0) & (rows["prediction"] >= 0)
     other = certified & both & (rows["prediction"] != rows["clean_prediction"])
@@ -170,21 +176,19 @@ def _beyond_samples(entry: Entry) -> list[str]:
     radius is computed again from its votes.
     """
     rows = entry.rows
-    needed = [f"{EVIDENCE_PREFIX}{name}" for name in ("sigma", "n")]
     certified = (rows["verdict"] == "CERTIFIED").to_numpy()
-    if entry.certifier not in (*_GAUSSIAN, _L1) or not all(name in rows for name in needed) or not certified.any():
+    if entry.imported or entry.certifier not in _COUNTED or not certified.any():
         return []
-    samples = f"{EVIDENCE_PREFIX}samples"
+    needed = ("sigma", *_COUNTED[entry.certifier])
+    if missing := [name for name in needed if f"{EVIDENCE_PREFIX}{name}" not in rows]:
+        return [f"its radii cannot be computed again: the evidence lacks {', '.join(missing)}"]
     claims = rows[certified]
-    n = claims[samples if samples in rows else needed[1]].to_numpy(dtype=np.float64)
+    sigma, n, *votes = (claims[f"{EVIDENCE_PREFIX}{name}"].to_numpy(dtype=np.float64) for name in needed)
     alpha = claims["failure_probability"].to_numpy(dtype=np.float64)
     bound = alpha ** (1 / n)
-    votes = f"{EVIDENCE_PREFIX}n_A"
-    if entry.certifier in _FIXED_SAMPLES and votes in rows:
-        won = claims[votes].to_numpy(dtype=np.float64)
+    for won in votes:
         with np.errstate(invalid="ignore"):
             bound = np.where((won >= 1) & (won <= n), betaincinv(np.maximum(won, 1), n - won + 1, alpha), 0.0)
-    sigma = claims[needed[0]].to_numpy(dtype=np.float64)
     largest = _l1_radius(claims, sigma, bound) if entry.certifier == _L1 else sigma * ndtri(bound)
     # Not "radius > largest": NaN allows nothing.
     beyond = ~(claims["radius"].to_numpy(dtype=np.float64) <= largest + _ROUNDING * np.abs(largest))
@@ -207,7 +211,7 @@ def _l1_radius(claims: pd.DataFrame, sigma: npt.NDArray[np.float64], bound: npt.
     return np.where(noise == "uniform", uniform, np.where(noise == "laplace", laplace, np.nan))
 
 
-_CHECKS: Sequence[Callable[[Entry], list[str]]] = (_audited, _schema, _not_finite, _conformance, _beyond_samples)
+_CHECKS: Sequence[Callable[[Entry], list[str]]] = (_audited, misfits, _not_finite, _conformance, _beyond_samples)
 
 
 def _images(ids: Iterable[int]) -> str:

@@ -8,10 +8,13 @@ import pytest
 from click.testing import Result
 
 from bench.baseline_command import with_entry
+from bench.store import Store, StoreError
 from leaderboards import read_run
+from leaderboards.gate import find_run, read_measured
 from tests.bench.test_compare import changed, weaker
 
 Certbench = Callable[..., Result]
+QUICKSTART = Path(__file__).parents[2] / "leaderboards" / "published" / "quickstart"
 LOG = "# Changelog\n\n## [Unreleased]\n\n### Added\n\n- A thing.\n\n## [0.1.0]\n\n- First.\n"
 
 
@@ -51,6 +54,43 @@ def test_a_baseline_holds_the_run_and_the_changelog_says_why(
     assert "  - 2 entries with the same rows\n" in text
     assert len(list(to.glob("cells/*/*.parquet"))) == 3
     assert certbench("compare", to, copied).exit_code == 0
+
+
+def test_a_published_run_becomes_a_baseline_with_its_audits(
+    tmp_path: Path, changelog: Path, certbench: Certbench
+) -> None:
+    to = tmp_path / "to"
+    words = ["--to", to, "--changelog", changelog, "--reason", "why"]
+    result = certbench("baseline", QUICKSTART, *words)
+    assert result.exit_code == 0, result.stderr
+    kept, original = (read_measured(find_run(folder, folder)) for folder in (to, QUICKSTART))
+    for entry, expected in zip(kept.run.entries, original.run.entries, strict=True):
+        pd.testing.assert_frame_equal(entry.rows, expected.rows, check_exact=True)
+        assert (entry.audit, entry.conformance) == (expected.audit, expected.conformance)
+        pd.testing.assert_frame_equal(kept.audits[entry.key], original.audits[entry.key], check_exact=True)
+    assert sum(map(len, original.audits.values())) > 0
+    assert certbench("compare", to, QUICKSTART).exit_code == 0
+    refused = certbench("baseline", to, "--to", QUICKSTART, *words[2:])
+    assert (refused.exit_code, "holds a published board" in refused.stderr) == (2, True)
+
+
+def test_a_baseline_that_cannot_be_written_leaves_the_old_one(
+    copied: Path, tmp_path: Path, changelog: Path, certbench: Certbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "to"
+    words = ["--to", to, "--changelog", changelog, "--reason", "why"]
+    assert certbench("baseline", copied, *words).exit_code == 0
+    before = {path: path.read_bytes() for path in to.rglob("*") if path.is_file()}
+    assert before
+    changed(copied, weaker, key="a")
+
+    def full(*_: object) -> None:
+        raise StoreError("No space left.")
+
+    monkeypatch.setattr(Store, "write_json", full)
+    result = certbench("baseline", copied, *words)
+    assert (result.exit_code, "No space left. The baseline is as it was." in result.stderr) == (3, True)
+    assert {path: path.read_bytes() for path in to.rglob("*") if path.is_file()} == before
 
 
 def test_what_is_unsound_or_unfinished_is_no_baseline(

@@ -28,11 +28,20 @@ def git(folder: Path, *words: str) -> str:
 def test_it_says_with_what_where_and_when() -> None:
     found = provenance.collect("cpu")
     assert set(found) == {
-        *("time", "versions", "commit", "system", "processor", "cores", "jobs", "threads"),
+        *("time", "versions", "commit", "system", "processor", "cores", "jobs", "threads", "batch_size"),
         *("device", "tf32"),
     }
     assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(found["time"]) < timedelta(minutes=1)
-    assert set(found["versions"]) == {"certbench", "torch", "numpy", "scipy", "pandas", "pyarrow", "python"}
+    assert set(found["versions"]) == {
+        "certbench",
+        "torch",
+        "numpy",
+        "scipy",
+        "pandas",
+        "pyarrow",
+        "auto-LiRPA",
+        "python",
+    }
     assert found["versions"]["torch"] == metadata.version("torch")
     assert found["versions"]["python"] == platform.python_version()
     assert found["system"] == f"{platform.system()} {platform.release()} {platform.machine()}"

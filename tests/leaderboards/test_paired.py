@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from scipy.stats import PermutationMethod, binomtest, false_discovery_control, wilcoxon
 
-from leaderboards.paired import all_pairs, compare_entries, holm, mcnemar, mcnemar_loss, signed_rank
+from leaderboards.paired import (
+    MOST_ENUMERATED,
+    all_pairs,
+    compare_entries,
+    holm,
+    largest_loss,
+    mcnemar,
+    mcnemar_loss,
+    sign_flips,
+    signed_rank,
+)
 from leaderboards.records import Entry
 
 MakeEntry = Callable[..., Entry]
@@ -21,6 +31,32 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
         one = binomtest(lost, trials, alternative="greater").pvalue if trials else 1.0
         assert float(mcnemar(lost, gained)) == pytest.approx(two, rel=1e-9)
         assert float(mcnemar_loss(lost, gained)) == pytest.approx(one, rel=1e-9)
+
+
+def test_sign_flips_enumerate_few_differences_and_bound_many() -> None:
+    generator = np.random.default_rng(1)
+    for size in (1, 2, 5, 9):
+        for _ in range(5):
+            found = generator.integers(-3, 6, size)
+            sums = [np.dot(signs, found) for signs in itertools.product([-1, 1], repeat=size)]
+            expected = np.mean([total >= found.sum() for total in sums]) if found.sum() > 0 else 1.0
+            assert sign_flips(found) == pytest.approx(expected)
+    # Equal differences: the sign test, which the bound must not be below.
+    for size in range(MOST_ENUMERATED - 1, 40):
+        for minus in range(size // 2):
+            found = np.where(np.arange(size) < minus, -7, 7)
+            exact = float(mcnemar_loss(size - minus, minus))
+            at_least = pytest.approx(exact) if size <= MOST_ENUMERATED else exact
+            assert sign_flips(found) == at_least if size <= MOST_ENUMERATED else sign_flips(found) >= at_least
+    assert sign_flips(np.zeros(5)) == sign_flips([]) == sign_flips([-1.0, 0.5]) == 1.0
+    assert sign_flips(np.r_[np.full(400, 9000), np.full(600, -1)]) < 1e-50
+
+
+def test_the_largest_loss_is_a_number_whatever_was_lost_or_gained() -> None:
+    for images in (1, 2, 9, 37, 126, 10_000):
+        for lost, gained in ((0, images), (images, 0), (0, 0), (images // 2, images - images // 2)):
+            bound = largest_loss(lost, gained, images, 0.05)
+            assert (lost - gained) / images <= bound <= 1
 
 
 def test_holm_is_its_definition_and_between_bonferroni_and_no_correction() -> None:

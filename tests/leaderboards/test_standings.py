@@ -120,6 +120,24 @@ def test_equal_families_share_a_rank_and_unfinished_ones_have_none(make_entry: M
     assert families(board_of([make_entry("a"), make_entry("b")], [0])) == ()
 
 
+def test_what_is_not_verified_or_not_ours_is_ordered_with_nothing_that_is(
+    make_entry: MakeEntry, verified: Callable[[Entry], Entry]
+) -> None:
+    """An unverified entry and a published log, better and faster than all, are in no family, front or envelope."""
+    own = [verified(seeded(make_entry("x", [0.6] * 4), "m", seed)) for seed in range(3)]
+    own += [verified(at_sigma(make_entry("x", [0.4] * 4), sigma)) for sigma in (0.25, 0.5)]
+    better = at_sigma(make_entry("x", [1.0] * 4), 1.0)
+    faster = replace(better, rows=better.rows.assign(seconds=1e-9))
+    log = replace(faster, name="log", source="Somebody, 2020")
+    board = board_of([*own, faster, log], [0, "0.5"])
+    assert [family.name for family in families(board)] == ["m", "gaussian 0.25", "gaussian 0.5"]
+    assert {line.entry.name for line in front_of(board)} == {f"m · seed {seed}" for seed in range(3)}
+    assert [found.sigmas for found in envelopes(board)] == [(0.25, 0.5)]
+    # Where nothing is verified, what was computed here is ordered all the same.
+    assert [line.entry.name for line in front_of(board_of([faster, log], [0, "0.5"]))] == ["gaussian 1.0"]
+    assert front_of(board_of([log], [0, "0.5"])) == ()
+
+
 # ---- accuracy against time
 
 

@@ -15,8 +15,8 @@ from leaderboards.audits import Audit
 from leaderboards.badges import Badge
 from leaderboards.gate import Kind, Measured, Outcome, compare
 from leaderboards.gate.findings import Report
-from leaderboards.records import Entry
 from leaderboards.published import read_published
+from leaderboards.records import Entry
 from tests.leaderboards.gate.conftest import CELLS
 
 PUBLISHED = Path(__file__).parents[3] / "leaderboards" / "published"
@@ -148,6 +148,20 @@ def test_a_radius_beyond_the_votes_under_other_noise(
     report = compare(measured(entry), measured(entry, name="head"))
     found = [item for item in report.alarms if "image 2: a radius beyond what its samples and alpha allow" in item.said]
     assert (len(found), len(report.alarms)) == (alarms, alarms)
+
+
+@pytest.mark.parametrize("lacking", ["n", "n_A", "sigma"])
+def test_a_radius_that_follows_from_nothing(measured: MakeRun, smoothed: Callable[..., Entry], lacking: str) -> None:
+    entry = smoothed(smoothed([10_000, 9_000]).rows.drop(columns=f"evidence_{lacking}"))
+    words = f"its radii cannot be computed again: the evidence lacks {lacking}"
+    alarmed(compare(measured(entry), measured(entry, name="head")), words)
+
+
+def test_what_others_published_is_no_alarm(measured: MakeRun, smoothed: Callable[..., Entry]) -> None:
+    """A log has no answer of the classifier itself, and no evidence."""
+    rows = smoothed([10_000, 9_000]).rows.drop(columns=["evidence_n", "evidence_n_A", "evidence_sigma"])
+    entry = smoothed(rows.assign(clean_prediction=-1), source="Somebody, 2020")
+    assert not compare(measured(entry), measured(entry, name="head")).alarms
 
 
 def test_of_unknown_noise_no_radius_is_allowed(measured: MakeRun, smoothed: Callable[..., Entry]) -> None:
