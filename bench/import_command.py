@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# As names of specs: a folder of the store.
-_RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
-
 
 class NormName(StrEnum):
     """The norms that radii are in."""
@@ -192,8 +189,9 @@ def _table(
     beside: bool,
 ) -> "Table":
     from bench.import_requests import Table
+    from leaderboards.run_names import RUN_NAME
 
-    if not _RUN_NAME.fullmatch(name):
+    if not re.fullmatch(RUN_NAME, name):
         raise ValueError(
             f"--name is {name!r}: use small letters, digits, '.', '_' and '-', and begin with a letter or digit."
         )

@@ -15,6 +15,7 @@ from certifiers import Certifier
 from certifiers import from_mapping as certifier_from_mapping
 from ensembles import Sween
 from ensembles.registry import RegistryError, did_you_mean
+from leaderboards.run_names import RUN_NAME
 
 _PACKAGED = Path(__file__).parent / "specs"
 
@@ -26,7 +27,7 @@ class SpecError(ValueError):
 class ExperimentSpec(Table):
     """A whole spec: data, threat, ensembles, certifiers, and the entries of the board."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,79}$")]
+    name: Annotated[str, Field(pattern=f"^{RUN_NAME}$")]
     title: str = ""
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

@@ -35,12 +35,28 @@ def visible_lines(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    r"""Text for a paragraph or table cell of GitHub's Markdown: no markup, no HTML, no links, no cell ends.
+    r"""Text for a table cell, or inside a line, of GitHub's Markdown: no markup, no HTML, no links, no cell ends.
 
-    Entities for `& < >` and the colon of `://`, which would become a link; a backslash before other markup.
+    Entities for `& < >`, and for the colon of `://` and the dot of `www.`, which would become links; a backslash before
+    other markup. Addresses of mail are looked for when entities are characters again, and so are mentions: an invisible
+    word joiner parts `@` from what follows.
+
+    Source: GitHub Flavored Markdown 0.29, section 6.9, and what its cmark-gfm does.
     """
     entities = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~$!])", r"\\\1", entities).replace("://", "&#58;//")
+    marked = re.sub(r"([\\`*_\[\]|~$!])", r"\\\1", entities).replace("://", "&#58;//")
+    return re.sub(r"@(?=[^ ])", "@&#8288;", re.sub(r"(?i)(www)\.", r"\1&#46;", marked))
+
+
+def markdown_line(text: str) -> str:
+    """`markdown` for text that begins a paragraph or an item of a list: no heading, list, rule or underline either.
+
+    A backslash before a first `# + - =`, and before the dot or bracket after a first number; `markdown` sees to the
+    other signs that blocks begin with.
+
+    Source: CommonMark 0.31, sections 4 and 5.
+    """
+    return re.sub(r"^([0-9]{1,9}(?=[.)](?: |$))|(?=[#+=-]))", r"\1\\", markdown(text))
 
 
 def markdown_fence(text: str, language: str = "") -> str:

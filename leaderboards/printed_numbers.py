@@ -14,7 +14,8 @@ different ones must show all S digits. In any other log, one with a radius of mo
 last digit that a radius shows counts.
 
 Where the unit is that of the 17th significant digit or below, nothing was lost: so many digits spell one float64 and no
-other, and that is the radius.
+other, and that is the radius, where it is printed as programs print it. Any other decimal of so many digits is no
+float64's, and is rounded down (`spelled_float`).
 """
 
 import math
@@ -75,9 +76,12 @@ class Printing:
         return Fraction(0) if last <= first - _EXACT_DIGITS + 1 else Fraction(10) ** last
 
     def lower_end(self, printed: Decimal) -> float:
-        """`max(0, printed - unit / 2)`, rounded down to a float64: the radius that may be claimed."""
+        """`max(0, printed - unit / 2)`, rounded down to a float64: the radius that may be claimed.
+
+        Where no digit was lost, the float64 that is spelled (`spelled_float`).
+        """
         unit = self.unit(printed)
-        return floor_float(max(Fraction(printed) - unit / 2, Fraction(0))) if unit else float(printed)
+        return floor_float(max(Fraction(printed) - unit / 2, Fraction(0))) if unit else spelled_float(printed)
 
     def __str__(self) -> str:
         """What was given away, for readers."""
@@ -89,6 +93,19 @@ class Printing:
             f"printed with up to {self.digits} significant digit{plural}; half a unit of {last} is subtracted, the "
             "rest rounded down, so that rounding up never certifies"
         )
+
+
+def spelled_float(printed: Decimal) -> float:
+    """The float64 that a decimal spells, or else the largest that is not above it.
+
+    A float64 is spelled by the shortest decimal that denotes it, and by its first 17 significant digits. Either may lie
+    below it: 0.1 is that of a float64 just above 1/10. 0.24999999999999999 is neither, and does not certify 1/4,
+    although the nearest float64 is 0.25.
+    """
+    nearest = float(printed)
+    if printed in (Decimal(repr(nearest)), Decimal(f"{nearest:.{_EXACT_DIGITS}g}")):
+        return nearest
+    return floor_float(Fraction(printed))
 
 
 def _digits(value: Decimal) -> int:

@@ -13,10 +13,10 @@ The digests that a store puts into names of files stay; `run.json` names every f
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from leaderboards.audits import AUDIT_SCHEMA
@@ -28,6 +28,8 @@ from leaderboards.pictures import Pictures, is_sheet, read_pictures
 from leaderboards.records import ROW_SCHEMA, Run, cells_of, read_run
 from leaderboards.render import SHOWN, publish, replace_file
 from leaderboards.verified_files import StoredDataError, cell_folder
+
+_CHECKS = "conformance"
 
 #: Why a folder is refused: what does not lie in it cannot be shown.
 _AGAIN = "Publish the run again: certbench publish RUN."
@@ -72,6 +74,8 @@ def write_published(
 ) -> dict[str, Path]:
     """Publish a stored run: everything that its pages are made from, and its board.
 
+    An error leaves the folder as it was.
+
     Args:
         manifest: the `run.json` of the run.
         folder: where to; files of an earlier time are replaced, and those that are not ours stay.
@@ -96,24 +100,33 @@ def write_published(
     packed = {"rows": pack("rows", rows, ROW_SCHEMA), "audits": pack("audits", audits, AUDIT_SCHEMA)}
     document["packed"] = {kind: sorted(files) for kind, files in packed.items()}
     document["pictures"] = pictures.document() if pictures else None
-    folder.mkdir(parents=True, exist_ok=True)
-    _copy_checks(root / "conformance", folder / "conformance", document)
-    for key, cell in keys.items():
-        _copy_witnesses(root / cell, folder / "witnesses" / Path(cell_folder(key)).name)
     contents = {name: content for files in packed.values() for name, content in files.items()}
+    contents |= _checks(root / _CHECKS, document)
+    for key, cell in keys.items():
+        contents |= _witnesses(root / cell, f"witnesses/{Path(cell_folder(key)).name}")
     if pictures:
         contents[pictures.name] = pictures.sheet
     known = {"logs": [{"label": log.label, "epochs": list(log.epochs)} for log in logs], "entries": trained or {}}
     contents["training.json"] = _json(known)
-    contents["run.json"] = _json(document)  # last: until then the files that it names are not all there
-    for name, content in contents.items():
-        replace_file(folder / name, content)
-    for path in folder.iterdir():
-        if (is_packed_file(path) or is_sheet(path)) and path.name not in contents:
-            path.unlink()
-    if build_board(read_run(folder / "run.json")).table().to_csv() != board.table().to_csv():
-        raise StoredDataError(f"{folder}: the board of what was published is not that of {manifest}. {_AGAIN}")
-    return publish(board, folder, only=SHOWN)
+    contents["run.json"] = _json(document)  # last, as it names others
+    folder.mkdir(parents=True, exist_ok=True)
+    # A full disk is met beside the files of the last time. These are replaced only when all is written and gives the
+    # board: by renaming, which needs no space.
+    with TemporaryDirectory(dir=folder, prefix=".publishing-") as made:
+        staged = Path(made)
+        for name, content in contents.items():
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            replace_file(staged / name, content)
+        if build_board(read_run(staged / "run.json")).table().to_csv() != board.table().to_csv():
+            raise StoredDataError(f"{folder}: the board of what was published is not that of {manifest}. {_AGAIN}")
+        shown = publish(board, staged, only=SHOWN)
+        for name in (*contents, *shown):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).replace(folder / name)
+    named = [path for path in folder.iterdir() if is_packed_file(path) or is_sheet(path)]
+    for path in {*named, *(folder / _CHECKS).glob("*.json")} - {folder / name for name in contents}:
+        path.unlink()
+    return {name: folder / name for name in shown}
 
 
 def read_published(folder: Path) -> Published:
@@ -162,30 +175,21 @@ def _findings(path: Path) -> str:
         ) from error
 
 
-def _copy_checks(source: Path, target: Path, document: Mapping[str, Any]) -> None:
-    """The checks of the run's certifiers, and no others; those of an earlier time go."""
+def _checks(source: Path, document: Mapping[str, Any]) -> dict[str, bytes]:
+    """The checks of the run's certifiers, and no others."""
     wanted = [entry.get("details", {}).get("certifier") for entry in document["entries"]]
     chosen: dict[str, bytes] = {}
     for path in sorted(source.glob("*.json")):
         try:
             if badge_of(json.loads(path.read_text(encoding="utf-8"))).certifier in wanted:
-                chosen[path.name] = path.read_bytes()
+                chosen[f"{_CHECKS}/{path.name}"] = path.read_bytes()
         except (ValueError, OSError):
             continue  # not checked, then, as everywhere
-    if target.is_dir():
-        for path in target.glob("*.json"):
-            if path.name not in chosen:
-                path.unlink()
-    if chosen:
-        target.mkdir(exist_ok=True)
-    for name, content in chosen.items():
-        replace_file(target / name, content)
+    return chosen
 
 
-def _copy_witnesses(source: Path, target: Path) -> None:
-    for path in sorted(source.glob("witness-*.safetensors")):
-        target.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target / path.name)
+def _witnesses(source: Path, target: str) -> dict[str, bytes]:
+    return {f"{target}/{path.name}": path.read_bytes() for path in sorted(source.glob("witness-*.safetensors"))}
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

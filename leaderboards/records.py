@@ -21,6 +21,7 @@ import pyarrow as pa
 from leaderboards.audits import AUDIT_SCHEMA, Audit, attack_radii, audited, checked_audits, read_audits
 from leaderboards.badges import Badge, badge_for, read_badges
 from leaderboards.packed import unpack
+from leaderboards.run_names import is_run_name
 from leaderboards.verified_files import StoredDataError, cell_folder, digest_of, read_verified
 
 
@@ -196,8 +197,8 @@ def read_run(manifest: Path) -> Run:
 
     Raises:
         FileNotFoundError: there is no such file.
-        StoredDataError: it is not a run of this schema, a file of rows was altered, or an entry names the rows of
-            another cell than its key's.
+        StoredDataError: it is not a run of this schema, its name is none of a folder, a file of rows was altered, or an
+            entry names the rows of another cell than its key's.
     """
     try:
         document = json.loads(manifest.read_text(encoding="utf-8"))
@@ -209,10 +210,16 @@ def read_run(manifest: Path) -> Run:
             f"{manifest}: written with schema {found}, this program reads schema {SCHEMA_VERSION}. Run the spec again."
         )
     try:
+        if not is_run_name(name := document["name"]):
+            raise StoredDataError(
+                f"{manifest}: the run is named {name!r}, which may lead out of the folder that it is put in. A name "
+                "has letters, digits, '.', '_' and '-', at most 250, and begins with a letter or digit. The run's "
+                "description was altered; run the spec again to write a new one."
+            )
         root, cells = cells_of(manifest, document)
         badges = read_badges(root / "conformance")
         return Run(
-            name=document["name"],
+            name=name,
             title=document["title"],
             description=document["description"],
             radii=tuple(document["radii"]),

@@ -4,12 +4,17 @@ import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import pandas as pd
+
 from leaderboards.board import Board
 from leaderboards.documents import json_document
 from leaderboards.tables import latex_table, markdown_page
 
 #: The files that a published folder has: what a repository shows. Pages are made from its rows.
 SHOWN = ("board.md", "board.csv", "board.json", "curves.svg", "margins.svg")
+
+# What a spreadsheet computes, or skips before it does.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def publish(board: Board, folder: Path, only: Collection[str] | None = None) -> dict[str, Path]:
@@ -37,7 +42,7 @@ def publish(board: Board, folder: Path, only: Collection[str] | None = None) -> 
     drawn: dict[str, Callable[[], str | bytes]] = {
         "board.html": lambda: html_page(board),
         "board.md": lambda: markdown_page(board),
-        "board.csv": lambda: board.table().to_csv(index=False, lineterminator="\n"),
+        "board.csv": lambda: _csv(board.table()),
         "board.json": lambda: json_document(board),
         "board.tex": lambda: latex_table(board),
         "curves.svg": lambda: curves_svg(board),
@@ -51,6 +56,16 @@ def publish(board: Board, folder: Path, only: Collection[str] | None = None) -> 
     for name, content in made.items():
         replace_file(paths[name], content.encode() if isinstance(content, str) else content)
     return paths
+
+
+def _csv(table: pd.DataFrame) -> str:
+    """A table as CSV whose texts no spreadsheet takes for a formula: an apostrophe stands before such a beginning.
+
+    Source: OWASP, CSV Injection.
+    """
+    texts = table.select_dtypes(exclude="number")
+    inert = texts.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell)
+    return table.assign(**inert).to_csv(index=False, lineterminator="\n")
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -4,11 +4,14 @@ A claim is about two rows at one radius. Our two entries met the same images and
 
     held       "the first is larger": the exact two-sided McNemar test rejects "no difference", by Holm's correction
                over all claims of the paper at 5 %, and the first is larger;
-               "alike within m points": both ends of Tango's 90 % interval of the difference lie within m
-    opposite   the test rejects, and the second is larger; or they differ by more than m points
+               "alike within m points": both ends of Tango's 90 % interval of the difference lie within m, which has a
+               probability of about 5 % at most where they differ by more, claim by claim
+    opposite   the test rejects, and the second is larger;
+               "alike": Tango's interval, at 5 % divided by the number of claims (Bonferroni), lies wholly outside
+               [-m, m]; a difference that is merely not 0 may be within
     open       neither
 
-Where trainings have several seeds, a claim has to hold for each of them: its p-value is the largest.
+Where trainings have several seeds, each has to say so: a claim's p-value is the largest, and every interval counts.
 """
 
 import math
@@ -18,6 +21,7 @@ from enum import StrEnum
 from fractions import Fraction
 from statistics import stdev
 
+from leaderboards.badges import is_verified
 from leaderboards.board import Board, Line
 from leaderboards.paired import PairedAt, compare_entries, holm, largest_loss
 from leaderboards.paper_tables import AVERAGE_RADIUS, Claim, Paper, PaperTable, papers
@@ -137,7 +141,7 @@ def reproduction(paper: Paper, published: Mapping[str, Board]) -> Reproduction |
     there = [(claim, pairs) for claim, pairs in asked if pairs]
     adjusted = holm([_p_value(pairs) for _, pairs in there])
     tested = tuple(
-        TestedClaim(claim, paper.boards[claim.sigma], pairs, float(p), _verdict(claim, pairs, float(p)))
+        TestedClaim(claim, paper.boards[claim.sigma], pairs, float(p), _verdict(claim, pairs, float(p), len(there)))
         for (claim, pairs), p in zip(there, adjusted, strict=True)
     )
     shown = tuple(table for table in tables if table.here)
@@ -153,9 +157,9 @@ def reproductions_of(published: Mapping[str, Board]) -> tuple[Reproduction, ...]
 
 
 def _lines(board: Board, name: str) -> tuple[Line, ...]:
-    """The lines of an entry of the spec, by its training seeds; none where one of them has no rank."""
+    """The lines of an entry of the spec, by its training seeds; none where one is unranked or unverified."""
     lines = [line for line in board.lines if spec_name(line.entry) == name]
-    if any(line.rank is None or line.entry.imported for line in lines):
+    if any(line.rank is None or not is_verified(line.entry) for line in lines):
         return ()
     return in_order_of_seeds(lines)
 
@@ -188,16 +192,22 @@ def _p_value(pairs: Sequence[Pair]) -> float:
     return max(pair.at.p_value for pair in pairs)
 
 
-def _verdict(claim: Claim, pairs: Sequence[Pair], adjusted: float) -> Verdict:
-    sure = adjusted <= FALSE_ALARMS
-    if claim.alike is None:
-        if not sure:
-            return Verdict.OPEN
-        return Verdict.HELD if pairs[0].difference > 0 else Verdict.OPPOSITE
-    ends = [abs(end) for pair in pairs for end in pair.interval(1 - 2 * FALSE_ALARMS)]
-    if max(ends) <= claim.alike:
+def _verdict(claim: Claim, pairs: Sequence[Pair], adjusted: float, claims: int) -> Verdict:
+    """The verdict by the rules above; `adjusted` is the p-value after Holm over that many claims."""
+    if claim.alike is not None:
+        return _verdict_of_alike(claim.alike, pairs, claims)
+    if adjusted > FALSE_ALARMS:
+        return Verdict.OPEN
+    return Verdict.HELD if pairs[0].difference > 0 else Verdict.OPPOSITE
+
+
+def _verdict_of_alike(most: float, pairs: Sequence[Pair], claims: int) -> Verdict:
+    """Of "they differ by at most `most` points": two one-sided tests, and Tango's intervals beyond that."""
+    near = [pair.interval(1 - 2 * FALSE_ALARMS) for pair in pairs]
+    if all(-most <= low and high <= most for low, high in near):
         return Verdict.HELD
-    return Verdict.OPPOSITE if sure and all(abs(pair.difference) > claim.alike for pair in pairs) else Verdict.OPEN
+    sure = [pair.interval(1 - FALSE_ALARMS / claims) for pair in pairs]
+    return Verdict.OPPOSITE if all(low > most or high < -most for low, high in sure) else Verdict.OPEN
 
 
 def _beside(table: PaperTable, paper: Paper, boards: Mapping[str, Board]) -> TableBeside:

@@ -34,11 +34,15 @@ READING = (
     "training seeds, in brackets the outermost ends of the seeds' 95 % intervals (Tango, of paired proportions). "
     "Images: those that the first alone and the second alone certifies, a pair a seed.",
     "held: the exact McNemar test says that the first is larger, by Holm's correction over all claims at "
-    f"{FALSE_ALARMS:.0%}, for each training seed; or, of two that are called alike, Tango's 90 % interval lies within "
-    "so many points. the opposite: it says that the second is larger, or that they differ by more. open: the images "
-    "do not tell; a larger test would.",
-    "Tables have two lines a row, the paper's and ours; ± is the standard deviation between training seeds. A dash: "
-    "not measured, or not readable in the text of the paper at hand.",
+    f"{FALSE_ALARMS:.0%}, for each training seed. the opposite: it says that the second is larger. open: the images do "
+    "not tell; a larger test would.",
+    "Of two that are called alike, within so many points, held: for each training seed Tango's "
+    f"{1 - 2 * FALSE_ALARMS:.0%} interval of the difference lies within them; where they differ by more, that has a "
+    f"probability of about {FALSE_ALARMS:.0%} at most, claim by claim. the opposite: for each training seed Tango's "
+    f"interval lies wholly outside them, at {FALSE_ALARMS:.0%} divided by the number of claims (Bonferroni). Their p "
+    "is that of no difference at all, and decides nothing.",
+    "Tables have two lines a row, the paper's and ours; average radii of ours are rounded down; ± is the standard "
+    "deviation between training seeds. A dash: not measured, or not readable in the text of the paper at hand.",
     f"{MARK}: an entry with a warning, a member that collapsed in training, say.",
 )
 
@@ -99,17 +103,17 @@ def section_of(found: Reproduction) -> Section:
 
 def markdown_reproductions(found: Sequence[Reproduction]) -> str:
     """All papers as a Markdown page."""
-    text = escaping.markdown
+    text, line_of = escaping.markdown, escaping.markdown_line
     blocks = ["# What reproduced"]
     for section in map(section_of, found):
-        blocks += [f"## {text(section.title)}", text(section.authors), *map(text, section.notes)]
+        blocks += [f"## {text(section.title)}", line_of(section.authors), *map(line_of, section.notes)]
         for table in section.tables:
             rows = [table.head, [":--", *["--:"] * (len(table.head) - 1)], *(row.cells for row in table.rows)]
-            blocks += [f"### {text(table.heading)}", *map(text, table.notes)]
+            blocks += [f"### {text(table.heading)}", *map(line_of, table.notes)]
             ruled = rows[:1] + rows[2:]
             lines = [f"| {' | '.join(map(text, row))} |" for row in ruled]
             blocks.append("\n".join([lines[0], f"| {' | '.join(rows[1])} |", *lines[1:]]))
-    blocks += ["## How to read it", "\n".join(f"- {text(sentence)}" for sentence in READING)]
+    blocks += ["## How to read it", "\n".join(f"- {line_of(sentence)}" for sentence in READING)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -178,13 +182,17 @@ def _lines(row: PaperRow, here: Here | None, average_radius: bool) -> list[TextR
         cells = (numerals.NOTHING if math.isnan(value) else f"{value:.{digits}f}" for value in row.paper)
         lines.append(TextRow((row.name, "paper", *cells), ours=False))
     if here:
-        cells = (_number(*pair, digits) for pair in zip(here.values, here.deviations, strict=True))
+        cells = (_number(*pair, average_radius) for pair in zip(here.values, here.deviations, strict=True))
         seeds = (f"here, {here.seeds} seeds" if here.seeds > 1 else "here") + MARK * bool(here.warnings)
         lines.append(TextRow((row.name, seeds, *cells), ours=True))
     return lines
 
 
-def _number(value: float, deviation: float, digits: int) -> str:
+def _number(value: float, deviation: float, average_radius: bool) -> str:
+    """A radius is rounded down, as on boards; a spread is no claim, and is rounded to the nearest."""
     if math.isnan(value):
         return numerals.NOTHING
-    return f"{value:.{digits}f}" + ("" if math.isnan(deviation) else f" ± {deviation:.{digits}f}")
+    shown, spread = (
+        (numerals.radius(value), f"{deviation:.3f}") if average_radius else (f"{value:.1f}", f"{deviation:.1f}")
+    )
+    return shown if math.isnan(deviation) else f"{shown} ± {spread}"

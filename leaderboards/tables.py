@@ -19,7 +19,7 @@ from leaderboards.training import diagnostic_names, searches
 
 def markdown_page(board: Board) -> str:
     """The board as a Markdown page: the table, the entries without numbers, how to read it, the spec."""
-    text = escaping.markdown
+    text, line_of = escaping.markdown, escaping.markdown_line
     at = [f"r = {format_radius(radius)}" for radius in board.radii]
     head = [
         "#",
@@ -54,12 +54,12 @@ def markdown_page(board: Board) -> str:
         if line.scores
     ]
     ruled = [head, ["--:", ":--", ":--", ":--", *["--:"] * (len(head) - 5), ":--"]]
-    blocks = [f"# {text(board.title)}", text(board.description), text(_subject(board))]
+    blocks = [f"# {text(board.title)}", line_of(board.description), line_of(_subject(board))]
     blocks += _side_by_side_blocks(board)
     blocks += _margin_blocks(board)
     blocks += ["## Ranking"] if len(blocks) > 3 else []
     for group in groups(board):
-        blocks += [f"## {group.heading}", text(group.note)] if group.heading else []
+        blocks += [f"## {group.heading}", line_of(group.note)] if group.heading else []
         table = [*ruled, *rows[group.first : group.first + len(group.lines)]]
         blocks.append("\n".join(f"| {' | '.join(cells)} |" for cells in table))
     blocks += [] if rows else ["No entry is complete."]
@@ -68,7 +68,7 @@ def markdown_page(board: Board) -> str:
     blocks += statistics_blocks(board)
     blocks += _rounding_blocks(board)
     blocks += _training_blocks(board)
-    blocks += ["## How to read it", "\n".join(f"- {text(sentence)}" for sentence in reading_guide(board))]
+    blocks += ["## How to read it", "\n".join(f"- {line_of(sentence)}" for sentence in reading_guide(board))]
     if board.spec_text.strip():
         blocks += [
             "## Reproduce",
@@ -100,7 +100,8 @@ def _side_by_side_blocks(board: Board) -> list[str]:
         blocks += ["## Certifiers side by side", "\n".join(f"| {' | '.join(cells)} |" for cells in rows)]
     if settled := stages(board):
         items = [
-            f"- {text(name)}: " + ", ".join(f"{text(stage)} {count}" for stage, count in counts.items())
+            f"- {escaping.markdown_line(name)}: "
+            + ", ".join(f"{text(stage)} {count}" for stage, count in counts.items())
             for name, counts in settled.items()
         ]
         blocks += ["## Images settled by each stage", "\n".join(items)]
@@ -109,8 +110,9 @@ def _side_by_side_blocks(board: Board) -> list[str]:
 
 def _margin_blocks(board: Board) -> list[str]:
     """How many images have a lower bound above zero, of those that the figure of margins shows."""
+    line_of = escaping.markdown_line
     items = [
-        f"- {escaping.markdown(marked_name(panel.line.entry))}: {panel.above} of {len(panel.values)} above 0, median "
+        f"- {line_of(marked_name(panel.line.entry))}: {panel.above} of {len(panel.values)} above 0, median "
         f"{numerals.quantity(panel.median) if math.isfinite(panel.median) else numerals.NOTHING}"
         for panel in margins(board)
     ]
@@ -251,5 +253,5 @@ def _subject(board: Board) -> str:
 
 def _without(line: Line) -> str:
     named = marked_name(line.entry) if line.entry.imported else line.entry.name
-    name, status, reason = map(escaping.markdown, (named, line.entry.status, line.entry.reason))
-    return f"{name}: **{status}**" + (f" ({reason})" if reason else "")
+    status, reason = map(escaping.markdown, (line.entry.status, line.entry.reason))
+    return f"{escaping.markdown_line(named)}: **{status}**" + (f" ({reason})" if reason else "")

@@ -23,7 +23,7 @@ def markdown_report(report: Report) -> str:
     if others:
         blocks.append(f"{others} other checks passed.")
     if report.notes:
-        blocks.append("\n".join(f"- {text(note)}" for note in report.notes[:MOST_ROWS]))
+        blocks.append("\n".join(f"- {escaping.markdown_line(note)}" for note in report.notes[:MOST_ROWS]))
     blocks.append(text(rules_in_words(report)))
     return "\n\n".join(blocks) + "\n"
 

@@ -133,6 +133,21 @@ def test_without_published_boards_nothing_was_measured(tmp_path: Path, certbench
     assert "Publish one: certbench publish RUN." in result.stderr
 
 
+def test_no_name_of_a_run_leads_out_of_the_published_boards(
+    finished: tuple[Path, Result], tmp_path: Path, certbench: Certbench
+) -> None:
+    store = shutil.copytree(finished[0], tmp_path / "store")
+    manifest = store / "runs" / "tiny" / "run.json"
+    document, before = json.loads(manifest.read_text()), files_under(store)
+    for name in (str(tmp_path / "elsewhere"), "../elsewhere", ".."):
+        manifest.write_text(json.dumps(document | {"name": name}))
+        result = certbench("publish", manifest, "--to", tmp_path / "boards")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"the run is named {name!r}" in result.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert set(files_under(store)) == set(before)
+
+
 def test_a_run_that_is_not_there_is_named(tmp_path: Path, certbench: Certbench) -> None:
     result = certbench("publish", "tinny", "--output", tmp_path)
     assert result.exit_code == 2

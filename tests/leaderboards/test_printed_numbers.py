@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaderboards.printed_numbers import Printing, parse_printed
+from leaderboards.printed_numbers import Printing, parse_printed, spelled_float
 from leaderboards.radii import floor_float
 
 #: How programs print radii: to significant digits or to decimals, with trailing zeros or without, or in full.
@@ -72,6 +72,44 @@ def test_half_a_unit_of_the_last_digit_is_given_away(texts: list[str], expected:
     printing = Printing(printed)
     found = [printing.lower_end(value) for value in printed]
     assert found == [pytest.approx(value, abs=1e-15) for value in expected]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.24999999999999999", math.nextafter(0.25, 0)),
+        ("0.49999999999999999999999", math.nextafter(0.5, 0)),
+        ("0.99999999999999999", math.nextafter(1, 0)),
+        ("0.2500000000000000000", 0.25),
+        ("0.25000000000000001", 0.25),
+        # Of the float64 just above 1/10: its shortest decimal, its first 17 digits, and one digit more, which are not
+        # below it; then a decimal below it that nothing prints of it.
+        ("0.1", 0.1),
+        ("0.10000000000000001", 0.1),
+        ("0.100000000000000006", 0.1),
+        ("0.10000000000000000001", math.nextafter(0.1, 0)),
+    ],
+)
+def test_no_more_is_claimed_than_a_decimal_of_many_digits_says(text: str, expected: float) -> None:
+    full = [Decimal(f"0.{k}7406778407075316") for k in range(1, 10)]
+    value = parse_printed("radius", text)
+    assert Printing([value, *full]).lower_end(value) == spelled_float(value) == expected
+    assert Fraction(expected) <= Fraction(value) or text in (repr(expected), f"{expected:.17g}")
+
+
+@given(radius=st.floats(0, 1e6))
+def test_a_float_printed_in_full_is_that_float(radius: float) -> None:
+    for text in (repr(radius), f"{radius:.17g}", f"{radius:.16e}"):
+        assert spelled_float(parse_printed("radius", text)) == radius
+
+
+@given(digits=st.integers(10**16, 10**22), shift=st.integers(17, 30))
+def test_a_decimal_of_many_digits_is_never_exceeded_unless_it_spells_the_float(digits: int, shift: int) -> None:
+    value = Decimal(digits).scaleb(-shift)
+    found = spelled_float(value)
+    above = Fraction(found) > Fraction(value)
+    assert not above or value in (Decimal(repr(found)), Decimal(f"{found:.17g}"))
+    assert found in (float(value), math.nextafter(float(value), 0))
 
 
 def test_it_says_what_was_given_away() -> None:

@@ -1,12 +1,16 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from leaderboards import published, render
 from leaderboards.published import Log, is_published, read_published, write_published
 from leaderboards.records import StoredDataError, read_run
+from leaderboards.render import replace_file
 from tests.leaderboards.test_audits import audits
 from tests.leaderboards.test_audits import store as store_audits
 from tests.leaderboards.test_records import entry_item, store, write_run
@@ -102,6 +106,61 @@ def test_audits_with_impossible_numbers_are_refused(manifest: Path, tmp_path: Pa
     with pytest.raises(StoredDataError, match="a radius that is not a positive number"):
         write_published(manifest, folder)
     assert read_published(folder).run.entries[0].attack_radii == {0: 0.25, 10: 2.0}
+
+
+def files_under(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_while_there_is_room(room: Iterator[int], path: Path, content: bytes) -> None:
+    if next(room, None) is None:
+        raise OSError("disk full")
+    replace_file(path, content)
+
+
+def test_publishing_that_stops_at_any_file_leaves_the_folder_as_it_was(
+    manifest: Path, tmp_path: Path, make_rows: Callable[..., pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, cell, checks = tmp_path / "published", tmp_path / "cells" / KEY[:32], tmp_path / "conformance"
+    write_published(manifest, folder, logs=[Log("one", ({"loss": 1.0},))], trained={"name": [0]})
+    (folder / "findings.md").write_text("ours")
+    before, known = files_under(folder), read_published(folder)
+    # Since then: other rows, no audit but a witness, another training, and of the checks one replaced, one more.
+    for path in cell.iterdir():
+        path.unlink()
+    store(cell, make_rows([0.7, 1.1, None]))
+    (cell / "witness-000000-bb.safetensors").write_bytes(b"other")
+    document = json.loads((checks / "ours.json").read_text())
+    (checks / "ours.json").write_text(json.dumps(document | {"kit": 2}))
+    (checks / "again.json").write_text(json.dumps(document | {"seed": 8}))
+    for files in count():
+        write = partial(write_while_there_is_room, iter(range(files)))
+        with monkeypatch.context() as patched:
+            for module in (published, render):
+                patched.setattr(module, "replace_file", write)
+            try:
+                write_published(manifest, folder, logs=[Log("two", ({"loss": 2.0},))], trained={"name": [0]})
+                break
+            except OSError:
+                assert files_under(folder) == before
+                pd.testing.assert_frame_equal(read_published(folder).board.table(), known.board.table())
+    assert files >= 9
+    found, (entry,) = read_published(folder), read_run(manifest).entries
+    pd.testing.assert_frame_equal(found.run.entries[0].rows, entry.rows, check_exact=True)
+    assert found.run.entries[0].conformance == entry.conformance != known.run.entries[0].conformance
+    assert (found.logs, found.findings) == ((Log("two", ({"loss": 2.0},)),), "ours")
+    assert sorted(path.name for path in (folder / "conformance").iterdir()) == ["again.json", "ours.json"]
+    assert (len(list(folder.glob("rows-*.parquet"))), list(folder.glob("audits-*"))) == (1, [])
+
+
+def test_a_run_called_as_the_folder_of_checks_keeps_its_other_files(manifest: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "boards" / "conformance"
+    write_published(manifest, folder)
+    (folder / "findings.md").write_text("ours")
+    (folder / "conformance" / "stale.json").write_text("{}")
+    write_published(manifest, folder)
+    assert read_published(folder).findings == "ours"
+    assert [path.name for path in (folder / "conformance").iterdir()] == ["ours.json"]
 
 
 def test_findings_are_read_and_stay_when_the_run_is_published_again(manifest: Path, tmp_path: Path) -> None:

@@ -162,6 +162,13 @@ def test_rows_of_another_key_are_refused(tmp_path: Path, make_rows: MakeRows, ch
         read_run(manifest)
 
 
+@pytest.mark.parametrize("name", ["../x", "/x", "..", "", "a/b", "a b", None, 3], ids=repr)
+def test_a_run_whose_name_is_none_of_a_folder_is_refused(tmp_path: Path, name: object) -> None:
+    said = r"run\.json: the run is named .*, which may lead out of the folder .* A name has .* run the spec again"
+    with pytest.raises(StoredDataError, match=said):
+        read_run(write_run(tmp_path, [], name=name))
+
+
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     manifest = write_run(tmp_path, [], schema=99)
     with pytest.raises(StoredDataError, match=r"written with schema 99, this program reads schema \d+\. Run"):

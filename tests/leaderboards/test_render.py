@@ -1,3 +1,4 @@
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,25 @@ def test_csv_and_json_hold_the_table(board: Board, tmp_path: Path) -> None:
     assert [entry["name"] for entry in document["entries"]] == list(table["entry"])
     means = [entry["scores"]["mean_certified_accuracy"] for entry in document["entries"] if entry["scores"]]
     assert means == list(table["mean_certified_accuracy"].dropna())
+
+
+@pytest.mark.parametrize("begins", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_no_text_of_the_csv_is_a_formula(
+    begins: str, make_run: Callable[..., Run], make_entry: Callable[..., Entry], tmp_path: Path
+) -> None:
+    text = f'{begins}HYPERLINK("http://x")'
+    board = build_board(
+        make_run(
+            make_entry(text, ensemble=text, warnings=(text,), diagnostics={"balance": -0.5}),
+            make_entry("a=b", status="failed", reason=text),
+        )
+    )
+    path = render.publish(board, tmp_path, only=["board.csv"])["board.csv"]
+    with path.open(encoding="utf-8", newline="") as file:
+        ours, plain = csv.DictReader(file)
+    assert [ours[column] for column in ("entry", "ensemble", "warnings")] == [f"'{text}"] * 3
+    assert (plain["entry"], plain["reason"], plain["ensemble"]) == ("a=b", f"'{text}", "drt")
+    assert (ours["diagnostic_balance"], ours["rank"], ours["clean_accuracy"]) == ("-0.5", "1", "1.0")
 
 
 def test_an_error_leaves_the_files_of_the_last_time(

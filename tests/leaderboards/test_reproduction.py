@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from leaderboards.badges import Badge
 from leaderboards.board import Board, board_of
 from leaderboards.paired import holm, mcnemar
 from leaderboards.paper_tables import AVERAGE_RADIUS, CERTIFIED, Claim, Paper, PaperRow, PaperTable
@@ -38,14 +39,15 @@ def paper(*claims: Claim, tables: Sequence[PaperTable] = (), boards: dict[str, s
 
 @pytest.fixture
 def entries(make_entry: MakeEntry) -> Callable[..., Entry]:
-    """An entry that certifies radius 1 on the images of these numbers and 0.5 on the others."""
+    """A verified entry that certifies radius 1 on the images of these numbers and 0.5 on the others."""
+    badge = Badge(certifier={}, level=2, kit=1, seed=7)
 
     def make(name: str, certified: Sequence[int], seed: int | None = None, **changes: Any) -> Entry:
         radii = np.full(IMAGES, 0.5)
         radii[list(certified)] = 1.0
         details = {} if seed is None else {"training_seed": {"of": name, "seed": seed}}
         shown = name if seed is None else f"{name} · seed {seed}"
-        return make_entry(shown, radii, details=details, **changes)
+        return make_entry(shown, radii, details=details, **{"conformance": badge} | changes)
 
     return make
 
@@ -66,6 +68,13 @@ def test_what_is_larger_beyond_chance_is_held_and_the_reverse_is_the_opposite(en
     low, high = found.interval
     assert 0 < low < found.difference < high
     assert outcome(*made, first="b", second="a", here=("b", "a")).verdict is Verdict.OPPOSITE
+
+
+def test_no_claim_stands_on_a_certifier_that_is_not_verified(entries: Callable[..., Entry]) -> None:
+    failed = Badge(certifier={}, level=0, kit=1, seed=7, failed=("L1: linear-two-classes",))
+    for conformance in (None, failed):
+        made = entries("a", range(40)), entries("b", range(10), conformance=conformance)
+        assert reproduction(paper(claim()), {"x": board_of(list(made), ["0", "1"])}) is None
 
 
 def test_what_may_be_chance_is_open(entries: Callable[..., Entry]) -> None:
@@ -98,6 +107,37 @@ def test_alike_needs_the_whole_interval_within(entries: Callable[..., Entry]) ->
     far = entries("a", range(60)), entries("b", range(10))
     assert outcome(*far, alike=2.0).verdict is Verdict.OPPOSITE
     assert outcome(*far, alike=20.0).verdict is Verdict.HELD
+
+
+def test_a_difference_that_may_be_within_the_points_is_not_the_opposite_of_alike(entries: Callable[..., Entry]) -> None:
+    # 2.5 points, surely more than 0 and perhaps less than 2; either way around.
+    for one, other in ((range(20), range(10)), (range(10), range(20))):
+        made = entries("a", one), entries("b", other)
+        assert outcome(*made, alike=2.0).adjusted < 0.01
+        assert outcome(*made, alike=2.0).verdict is Verdict.OPEN
+        assert outcome(*made).verdict is (Verdict.HELD if len(one) > len(other) else Verdict.OPPOSITE)
+        least = min(abs(end) for end in outcome(*made).pairs[0].interval(0.95))
+        assert outcome(*made, alike=least + 1e-9).verdict is Verdict.OPEN
+        assert outcome(*made, alike=least - 1e-9).verdict is Verdict.OPPOSITE
+
+
+def test_the_opposite_of_alike_is_corrected_for_all_claims(entries: Callable[..., Entry]) -> None:
+    board = board_of([entries("a", range(30)), entries("b", range(10))], ["0", "1"])
+    # Beyond this with one claim, and no longer with ten.
+    (ends,) = (pair.interval(0.95) for pair in outcome(entries("a", range(30)), entries("b", range(10))).pairs)
+    asked = claim(alike=ends[0] - 1e-9)
+    for others, verdict in ((0, Verdict.OPPOSITE), (9, Verdict.OPEN)):
+        found = reproduction(paper(asked, *[claim("b", "b")] * others), {"x": board})
+        assert found is not None
+        assert found.claims[0].verdict is verdict
+
+
+def test_each_seed_must_say_that_two_are_not_alike(entries: Callable[..., Entry]) -> None:
+    base = [entries("b", range(10), seed) for seed in range(2)]
+    far = entries("a", range(60), 0)
+    assert outcome(far, entries("a", range(50), 1), *base, alike=2.0).verdict is Verdict.OPPOSITE
+    assert outcome(far, entries("a", range(20), 1), *base, alike=2.0).verdict is Verdict.OPEN
+    assert outcome(entries("a", range(10), 0), entries("a", range(20), 1), *base, alike=2.0).verdict is Verdict.OPEN
 
 
 def test_seeds_must_agree(entries: Callable[..., Entry]) -> None:
@@ -182,6 +222,15 @@ def test_average_radii_and_tables_that_nothing_here_is_in(entries: Callable[...,
     assert found is not None
     assert found.tables[0].here["A"].values == pytest.approx((1.0,))
     assert found.without == ("Table 9 (rows)",)
+
+
+def test_average_radii_of_ours_are_rounded_down_as_on_boards(entries: Callable[..., Entry]) -> None:
+    radii = table([PaperRow("A", (1.5,), ("a",))], radii=(), measure=AVERAGE_RADIUS)
+    # 0.5 + 0.5 * 399 / 400 = 0.99875, and of two seeds 0.999375 ± 0.00088.
+    for seeds, shown in ((1, "0.998"), (2, "0.999 ± 0.001")):
+        made = [entries("a", range(IMAGES - 1 + seed), seed) for seed in range(seeds)]
+        (section,) = map(section_of, [beside(radii, {"x": board_of(made, ["1"])})])
+        assert [row.cells[-1] for row in section.tables[0].rows] == ["1.500", shown]
 
 
 # ---- text

@@ -36,6 +36,16 @@ def test_hostile_texts_stay_text_in_markdown(hostile_run: Run) -> None:
     assert fenced.endswith("\n````\n")
 
 
+def test_no_text_of_a_run_begins_a_block_of_markdown(
+    make_run: Callable[..., Run], make_entry: Callable[..., Entry]
+) -> None:
+    run = make_run(make_entry("-3"), make_entry("1. one", status="failed"), make_entry("# two", status="failed"))
+    page = markdown_page(build_board(replace(run, description="- first")))
+    assert "\n\n\\- first\n\n" in page
+    assert "\n- 1\\. one: **failed**\n- \\# two: **failed**\n" in page
+    assert "| 1 | -3 | smoothing |" in page
+
+
 def test_a_board_without_complete_entries_says_so(
     make_run: Callable[..., Run], make_entry: Callable[..., Entry]
 ) -> None:
