@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from bench.datasets import Dataset, Split
-from bench.keys import digest
+from bench.keys import canonical_json, digest
 from bench.store import Store
 from certifiers import Certifier, ThreatModel
 from certifiers import from_mapping as certifier_from_mapping
@@ -127,6 +127,8 @@ def subject_of(entry: Mapping[str, Any], images: Split, store: Store, device: st
         ]
         certifier = certifier_from_mapping(method["name"], method["parameters"])
         ensemble = Ensemble(members, aggregation.create(combined)).eval()
+        _check_version("certifier", method, json.loads(canonical_json(certifier.describe())))
+        _check_version("aggregation", fields["aggregation"]["version"], ensemble.aggregation.version)
         threat = ThreatModel(entry["norm"])
     except (CheckpointError, StoredDataError, AuditError):
         raise
@@ -136,7 +138,7 @@ def subject_of(entry: Mapping[str, Any], images: Split, store: Store, device: st
     order = {image: position for position, image in enumerate(images.ids.tolist())}
     claims = rows[rows["image_id"].isin(order) & (rows["verdict"] == "CERTIFIED")]
     claims = claims.sort_values("image_id", key=lambda ids: ids.map(order)).reset_index(drop=True)
-    classifier = digest({"weights": fields["weights"], "aggregation": fields["aggregation"]})
+    classifier = digest({name: fields[name] for name in ("weights", "aggregation", "dtype")})
     return AuditSubject(name, key, classifier, ensemble, certifier, threat, images, claims)
 
 
@@ -176,6 +178,15 @@ def _checkpoint(store: Store, labelled: Mapping[str, Any]) -> checkpoint.Checkpo
 def _check(what: str, expected: Any, got: Any) -> None:
     if expected != got:
         raise AuditError(f"its key is about other {what}: {_short(expected)}, got {_short(got)}.")
+
+
+def _check_version(what: str, expected: Any, got: Any) -> None:
+    """What is attacked is what the code of today says that certificates are about."""
+    if expected != got:
+        raise AuditError(
+            f"the {what} is {_short(expected)}, and in this program {_short(got)}: other claims would be attacked than "
+            "were made. Run the spec again."
+        )
 
 
 def _short(value: Any) -> str:

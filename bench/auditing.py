@@ -16,6 +16,7 @@ from bench.audit_store import write_audits, write_witness
 from bench.audit_subjects import AuditError, AuditSubject, images_of, read_manifest, subject_of
 from bench.datasets import DataError, Dataset
 from bench.keys import canonical_json
+from bench.number_formats import full_float32
 from bench.progress import Reporter
 from bench.spec import SpecError, spec_of
 from bench.store import Store
@@ -89,6 +90,7 @@ def audit(manifest: Path, options: AuditOptions, reporter: Reporter) -> AuditOut
         StoreError: the store is in use, full or not writable.
         KeyboardInterrupt: the user stopped it; finished blocks are stored.
     """
+    full_float32()
     document = read_manifest(manifest)
     names = [str(entry.get("name")) for entry in document["entries"] if isinstance(entry, dict)]
     for pattern in options.entries:
@@ -223,6 +225,8 @@ def _attacked(
         facts = {"norm": subject.threat.norm.value, "entry": subject.name} | {name: row[name] for name in told}
         row["witness"] = write_witness(store, subject.key, image_id, image[0], witness, facts).name
     row["seconds"] = time.perf_counter() - started
-    if witness is None:  # a refuted one is attacked again, and each entry keeps its own counterexample
+    # A refuted one is attacked again, and each entry keeps its own counterexample. What was found about a smoothed
+    # function says nothing of the network.
+    if witness is None and target is subject.ensemble:
         met[attacked] = row
     return row

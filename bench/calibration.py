@@ -12,6 +12,7 @@ from bench.certification import as_asked, measured_together
 from bench.fitting import needs_fit
 from bench.jobs import TrainJob
 from bench.keys import canonical_json
+from bench.number_formats import full_float32
 from bench.options import Options
 from bench.plan import Cell, Plan, certification_seed
 from bench.store import Store
@@ -44,6 +45,7 @@ def estimates(plan: Plan, options: Options, names: Collection[str]) -> dict[str,
     the same aggregations; with the stored weights, or else with fresh ones. How long bounds take depends on the weights
     and on the image, and solvers and searches may take up to their limits: an estimate, not a promise.
     """
+    full_float32()
     store, started = Store(options.output), time.perf_counter()
     known: dict[str, float | None] = {}
     found: dict[str, Estimate] = {}

@@ -194,6 +194,7 @@ def certify(asked: Asked, store: Store, group: list[Task], options: Options, rep
         StoreError: rows cannot be written.
     """
     pending = group[0].pending
+    weights = [_copy_of_weights(task.ensemble) for task in group]
     label = f"certify {', '.join(task.cell.name for task in group)}"
     if len(pending) < len(asked.images):
         label += f", images {pending[0] + 1} to {pending[-1] + 1}"
@@ -202,6 +203,7 @@ def certify(asked: Asked, store: Store, group: list[Task], options: Options, rep
         for first in range(0, len(pending), options.block_size):
             positions = pending[first : first + options.block_size]
             blocks = _block(asked, group, positions, options, reporter)
+            _check_unchanged(group, weights)
             for task, rows in zip(group, blocks, strict=True):
                 # Apart, because rows that failed lack the evidence: beside them the others' columns change type.
                 for part in ([row for row in rows if not _failed(row)], [row for row in rows if _failed(row)]):
@@ -213,6 +215,34 @@ def certify(asked: Asked, store: Store, group: list[Task], options: Options, rep
         for reason in dict.fromkeys(task.errors):
             reporter.warn(f"{task.cell.name}: {reason}")
     return Certified(computed, [(task.unsupported, task.errors) for task in group])
+
+
+def _copy_of_weights(ensemble: Ensemble) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in (*ensemble.named_parameters(), *ensemble.named_buffers())}
+
+
+def _check_unchanged(group: Sequence[Task], weights: Sequence[dict[str, torch.Tensor]]) -> None:
+    """Before rows are stored: are they about the weights in their keys?
+
+    Each call of a certifier notices most changes; writes to `.data` leave nothing to notice but other numbers.
+
+    Raises:
+        ClassifierChangedError: members are not as they were when the group began.
+    """
+    for task, before in zip(group, weights, strict=True):
+        now = _copy_of_weights(task.ensemble)
+        same = (_same(tensor, now[name]) for name, tensor in before.items())
+        if before.keys() != now.keys() or not all(same):
+            raise ClassifierChangedError(
+                f"{task.cell.name}: its networks are not as they were: a certifier of this pass changed what entries "
+                f"share ({', '.join(dict.fromkeys(each.certifier.name for each in group))}). The rows of this block "
+                "are not stored. A method works on a copy: copy.deepcopy(classifier)."
+            )
+
+
+def _same(before: torch.Tensor, now: torch.Tensor) -> bool:
+    alike = before.dtype == now.dtype and before.shape == now.shape and before.device == now.device
+    return alike and torch.allclose(before, now, rtol=0, atol=0, equal_nan=True)
 
 
 def _failed(row: pd.DataFrame) -> bool:

@@ -132,7 +132,7 @@ def _run(
     from bench import datasets
     from bench.calibration import estimates
     from bench.choosing import ChoosingError
-    from bench.conformance import check_certifiers
+    from bench.conformance import check_certifiers, forget_other_code
     from bench.dry_run import describe_plan
     from bench.plan import make_plan
     from bench.progress import reporter_for
@@ -164,6 +164,7 @@ def _run(
             for line in describe_plan(plan, options, functools.partial(estimates, plan, options)):
                 typer.echo(line)
             return
+        forget_other_code(plan, Store(output), reporter)
         outcome = execute(plan, options, reporter)
         badges = {} if no_check else check_certifiers(plan, Store(output), reporter)
     except (

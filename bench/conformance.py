@@ -9,7 +9,7 @@ from typing import Any
 from bench.keys import canonical_json, digest
 from bench.plan import Plan
 from bench.progress import Reporter
-from bench.source import own_source, shared_source
+from bench.source import libraries, own_source, shared_source
 from bench.store import Store
 from certifiers import Certifier
 from certifiers.conformance import examination, kit
@@ -85,26 +85,49 @@ def stored(store: Store, subject: Subject, asked: Level) -> Badge | None:
     return badge if reusable and same and not badge.failed else None
 
 
-def code_changed(store: Store, subject: Subject) -> bool:
-    """Whether a certifier of a plug-in was checked before, with other code under the same name, version and parameters.
+def forget_other_code(plan: Plan, store: Store, reporter: Reporter) -> None:
+    """Before rows are computed: remove the stored checks of a plan's certifiers that are of other code than now.
 
-    The certifiers of certbench raise their versions themselves.
+    Boards show the check of a certifier by its name, version and parameters: that of other code would speak for rows
+    that this code computes. Of a plug-in's there is a warning; the certifiers of certbench raise their versions.
+
+    Raises:
+        StoreError: the store is in use, full or not writable.
     """
-    before = _stored_document(store, subject).get("source")
-    return isinstance(before, dict) and before.get("own") != own_source(subject.certifier)
+    planned = {canonical_json(cell.certifier.describe()): cell.certifier for cell in plan.cells if not cell.reason}
+    warned: set[str] = set()
+    with store.locked():
+        for path in sorted((store.root / "conformance").glob("*.json")):
+            document = _read(path)
+            described = canonical_json(document.get("certifier"))
+            certifier, source = planned.get(described), document.get("source")
+            if certifier is None or source == _source(certifier):
+                continue
+            if isinstance(source, dict) and source.get("own") != own_source(certifier) and described not in warned:
+                warned.add(described)
+                reporter.warn(
+                    f"{certifier.name}: its code has changed since version {certifier.version} was checked, so that "
+                    "check counts no more. Stored rows are of the code of before: raise `version` if numbers may "
+                    "differ."
+                )
+            path.unlink(missing_ok=True)
 
 
 def _stored_document(store: Store, subject: Subject) -> dict[str, Any]:
     """The stored results; empty where there are none that can be read."""
+    return _read(path_of(store, subject))
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path_of(store, subject).read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}
 
 
 def _source(certifier: Certifier) -> dict[str, str]:
-    return {"own": own_source(certifier), "certbench": shared_source()}
+    return {"own": own_source(certifier), "certbench": shared_source(), "libraries": libraries()}
 
 
 def check_certifiers(
@@ -112,7 +135,7 @@ def check_certifiers(
 ) -> dict[str, Badge]:
     """Check each distinct certifier of a plan once, and store the results; what is stored and passed is not run again.
 
-    Changed code is checked again. Of a plug-in's there is a warning, too: stored rows may be of the code of before.
+    Changed code is checked again.
 
     Returns:
         The badges, by the names of the certifiers with a number where several have one name.
@@ -128,11 +151,6 @@ def check_certifiers(
             label = _label(certifier, found)
             badge = stored(store, subject, level)
             if badge is None:
-                if code_changed(store, subject):
-                    reporter.warn(
-                        f"{label}: its code has changed since version {certifier.version} was checked, so it is "
-                        "checked again. Stored rows are of the code of before: raise `version` if numbers may differ."
-                    )
                 badge = record(store, subject, level, _results(subject, level, label, reporter))
                 reporter.note(f"{label}: {badge}")
             found[label] = badge

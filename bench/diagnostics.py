@@ -17,13 +17,23 @@ _VERSION = 1
 
 
 def diagnostics_of(
-    ensemble: Ensemble, weights: list[str], images: Split, sigma: float, seed: int, device: str, store: Store
+    ensemble: Ensemble,
+    weights: list[str],
+    precision: str,
+    images: Split,
+    sigma: float,
+    seed: int,
+    device: str,
+    store: Store,
 ) -> dict[str, Any]:
     """The `Diversity` of an ensemble on these images as plain data, from the store where it is there.
 
+    `weights` are the digests of the trained members, and `precision` the number format that they are evaluated in.
+
     A file that cannot be read is computed again: it holds nothing that a certificate rests on.
     """
-    key = digest({"version": _VERSION, "weights": weights, "data": images.digest, "sigma": sigma, "seed": seed})
+    fields = {"version": _VERSION, "weights": weights, "data": images.digest, "sigma": sigma, "seed": seed}
+    key = digest(fields if precision == "float32" else fields | {"precision": precision})
     path = store.root / "diagnostics" / f"{key[:32]}.json"
     if path.is_file():
         try:

@@ -140,7 +140,8 @@ def _diagnostics(plan: Plan, store: Store, task: Task, options: Options) -> dict
     sigma = task.cell.jobs[0].objective.sigma
     weights = [found.digest for found in task.trained]
     seed = certification_seed(plan.spec)
-    return diagnostics_of(task.ensemble, weights, plan.images, sigma, seed, options.device, store)
+    precision = task.cell.precision
+    return diagnostics_of(task.ensemble, weights, precision, plan.images, sigma, seed, options.device, store)
 
 
 def _entry(

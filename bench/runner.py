@@ -10,6 +10,7 @@ from bench.choosing import answered_rightly
 from bench.datasets import DataError
 from bench.jobs import TrainJob
 from bench.manifest import Outcome, write_down
+from bench.number_formats import full_float32
 from bench.options import Options
 from bench.plan import Plan
 from bench.progress import Reporter
@@ -48,9 +49,7 @@ def run(plan: Plan, options: Options, reporter: Reporter) -> Outcome:
         WorkerError: a worker process was killed.
         KeyboardInterrupt: the user stopped it; finished blocks are stored.
     """
-    # A number format that rounds to 10 bits is another classifier; a verdict must not depend on the device.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    full_float32()
     store = Store(options.output)
     with store.locked(), Workers(options.jobs, reporter) as workers:
 

@@ -4,12 +4,15 @@ import functools
 import sys
 from collections.abc import Iterable
 from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 
-from certifiers import Certifier
+from certifiers import Certifier, get
 
 #: Code that every certifier stands on, the conformance checks among it.
 _SHARED = ("certifiers", "ensembles")
+
+_LIBRARIES = ("torch", "scipy", "numpy", "highspy", "cvxpy", "auto-LiRPA")
 
 
 @functools.cache
@@ -21,11 +24,27 @@ def shared_source() -> str:
 def own_source(certifier: Certifier) -> str:
     """The digest of the packages or modules that a certifier's class and its bases come from, without those above.
 
-    Empty for the certifiers of certbench. What these packages import from elsewhere is not in it.
+    Of a certifier of stages, those of its stages too. Empty for the certifiers of certbench. What these packages import
+    from elsewhere is not in it.
     """
-    modules = (cls.__module__.partition(".")[0] for cls in type(certifier).__mro__)
+    stages = (get(stage["name"]) for stage in certifier.describe().get("stages", ()))
+    classes = (cls for part in (type(certifier), *stages) for cls in part.__mro__)
+    modules = (cls.__module__.partition(".")[0] for cls in classes)
     own = dict.fromkeys(name for name in modules if name not in (*_SHARED, *sys.stdlib_module_names))
     return _digest(own) if own else ""
+
+
+@functools.cache
+def libraries() -> str:
+    """The versions of the libraries whose arithmetic certificates rest on: `torch 2.13.0, scipy 1.17.1, ...`."""
+    return ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"
 
 
 def _digest(packages: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bench.allocator import keep_memory
+from bench.number_formats import full_float32
 from bench.progress import Reporter, Task
 
 #: Memory that one worker may be expected to need; fewer are started where there is less.
@@ -179,6 +180,7 @@ def _begin(events: Any, threads_each: int) -> None:
 
     threading.Thread(target=leave_with_the_parent, daemon=True).start()
     torch.set_num_threads(threads_each)
+    full_float32()
     keep_memory()
     _reporter = _Remote(events)
     events.put(("worker", os.getpid()))

@@ -47,10 +47,11 @@ def certify_jointly(
         ValueError: inputs, radii or image ids are malformed.
         Exception: whatever an author's method raises, as of `Certifier.certify`.
     """
-    # By what they are written as: certifiers of equal parameters need not be one object.
-    alike: dict[str, list[int]] = {}
+    # By class and what they are written as: certifiers of equal parameters need not be one object, and two classes may
+    # have one name.
+    alike: dict[tuple[type[Certifier], str], list[int]] = {}
     for number, (certifier, _) in enumerate(questions):
-        alike.setdefault(repr(certifier), []).append(number)
+        alike.setdefault((type(certifier), repr(certifier)), []).append(number)
     votes = _votes_wanted(questions)
     answers: dict[int, Certificates] = {}
     # Who votes for one question may belong to another: all of them in eval mode, and known not to have changed.

@@ -19,10 +19,12 @@ def undisturbed(classifiers: Sequence[nn.Module]) -> Iterator[None]:
 
     Restored, also when the body raises: the mode of every submodule, gradients of the parameters and whether
     they are asked for, the global generators of torch, numpy and random, grad mode, default dtype, thread count.
-    Weights are not copied, so they cannot be restored: that they were changed is noticed.
+    Weights are not copied, so they cannot be restored: that they were changed is noticed, but for writes to `.data`,
+    which leave no mark: whoever shares weights among methods compares them by value.
 
     Raises:
-        ClassifierChangedError: a parameter or buffer was written to, replaced, added or removed.
+        ClassifierChangedError: a parameter or buffer was written to, replaced, added or removed, or a hook was left
+            behind; also where the body raises, which is then its cause.
     """
     weights = [fingerprints(classifier) for classifier in classifiers]
     modules = [module for classifier in classifiers for module in classifier.modules()]
@@ -32,11 +34,14 @@ def undisturbed(classifiers: Sequence[nn.Module]) -> Iterator[None]:
     torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     grad_enabled, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    raised: Exception | None = None
     try:
         for classifier in classifiers:
             classifier.eval()
         with torch.no_grad():
             yield
+    except Exception as error:
+        raised = error
     finally:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
@@ -61,13 +66,22 @@ def undisturbed(classifiers: Sequence[nn.Module]) -> Iterator[None]:
                 f"The method changed {changed[0]!r} of the classifier"
                 f"{f' and {len(changed) - 1} more' if len(changed) > 1 else ''}. Work on a copy: "
                 "copy.deepcopy(classifier)."
-            )
+            ) from raised
+    if raised is not None:
+        raise raised
 
 
-def fingerprints(classifier: nn.Module) -> dict[str, tuple[int, int, torch.dtype]]:
-    """What tells cheaply whether a tensor was written to: its memory, PyTorch's count of writes, its type."""
+def fingerprints(classifier: nn.Module) -> dict[str, tuple[object, ...]]:
+    """What tells cheaply whether a classifier is as before.
+
+    Of a tensor its memory, PyTorch's count of writes, its type; of a layer the hooks that its forward calls.
+    """
     tensors = [*classifier.named_parameters(), *classifier.named_buffers()]
-    return {
+    found: dict[str, tuple[object, ...]] = {
         name: (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version, tensor.dtype)
         for name, tensor in tensors
     }
+    for path, layer in classifier.named_modules():
+        hooks = (*layer._forward_pre_hooks, *layer._forward_hooks)
+        found |= {f"hooks of {path or 'the classifier'}": hooks} if hooks else {}
+    return found

@@ -1,8 +1,11 @@
 """ImageNet, read by torchvision from a folder the user names."""
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +19,7 @@ from bench.datasets.file_split import FileSplit
 from bench.datasets.registry import register
 from bench.datasets.stratify import position_in_class
 from bench.datasets.torchvision_sets import torchvision_and_root
+from bench.torchvision_import import import_torchvision
 
 # Test rows come first, so that their ids are the same with and without the training images.
 _TEST_IMAGES = 50_000
@@ -47,18 +51,12 @@ def imagenet(root: Path | None = None) -> Dataset:
     if len(test) > _TEST_IMAGES:
         raise DataError(f"The folder {folder / 'val'} has {len(test)} images, expected {_TEST_IMAGES} at most.")
 
-    @functools.cache
-    def training_part() -> tuple[FileSplit, FileSplit]:
-        every, _ = _listing(torchvision, folder, "train", first_id=_TEST_IMAGES)
-        turn = position_in_class(every.labels.numpy()) % 50
-        return every._take(np.flatnonzero(turn != 0)), every._take(np.flatnonzero(turn == 0))
-
     return Dataset(
         name="imagenet",
         classes=classes,
         input_shape=(3, 224, 224),
-        train=DeferredSplit(lambda: training_part()[0]),
-        validation=DeferredSplit(lambda: training_part()[1]),
+        train=DeferredSplit(_TrainingPart(folder, validates=False)),
+        validation=DeferredSplit(_TrainingPart(folder, validates=True)),
         test=test,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
@@ -89,22 +87,45 @@ def _listing(torchvision: ModuleType, root: Path, part: str, first_id: int) -> t
             f"meta.bin, got {len(source.wnids)}; the first that differs is {differing[0]!r}. "
             f"Unpack {part} again."
         )
-    transform = torchvision.transforms.Compose(
-        [
-            torchvision.transforms.Resize(256),
-            torchvision.transforms.CenterCrop(224),
-            torchvision.transforms.PILToTensor(),
-        ]
-    )
-
-    def decode(path: Path) -> UInt8[Tensor, "3 224 224"]:
-        pixels: Tensor = transform(source.loader(str(path)))
-        return pixels
-
     return FileSplit(
         root,
         [Path(path).relative_to(root).as_posix() for path, _ in source.samples],
         torch.tensor(source.targets, dtype=torch.int64),
         np.arange(len(source.samples), dtype=np.int64) + first_id,
-        decode,
+        _decode,
     ), len(expected)
+
+
+# Data sets are handed to worker processes, which import torchvision themselves: nothing in one may be a closure, or
+# torchvision's.
+def _decode(path: Path) -> UInt8[Tensor, "3 224 224"]:
+    """One file: loaded, resized and cropped."""
+    load, transform = _reader()
+    pixels: Tensor = transform(load(str(path)))
+    return pixels
+
+
+@functools.cache
+def _reader() -> tuple[Callable[[str], Any], Callable[[Any], Tensor]]:
+    torchvision = import_torchvision()
+    transforms = torchvision.transforms
+    steps = [transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()]
+    return torchvision.datasets.folder.default_loader, transforms.Compose(steps)
+
+
+@dataclass(frozen=True)
+class _TrainingPart:
+    """Finds the training images, or those of them that validate."""
+
+    folder: Path
+    validates: bool
+
+    def __call__(self) -> FileSplit:
+        every = _training_images(self.folder)
+        turn = position_in_class(every.labels.numpy()) % 50
+        return every._take(np.flatnonzero((turn == 0) == self.validates))
+
+
+@functools.cache
+def _training_images(folder: Path) -> FileSplit:
+    return _listing(import_torchvision(), folder, "train", first_id=_TEST_IMAGES)[0]

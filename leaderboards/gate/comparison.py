@@ -175,7 +175,10 @@ def _without(entry: Entry, false: dict[int, float]) -> Entry:
 
 def _weaker(base: Entry, head: Entry) -> list[Finding]:
     """Certificates that promise less than before, however many there are of them: a proof, or a smaller alpha."""
-    one, other = (float(entry.rows["failure_probability"].max()) for entry in (base, head))
+    claims = [entry.rows[entry.rows["verdict"] == "CERTIFIED"] for entry in (base, head)]
+    if not all(map(len, claims)):
+        return []
+    one, other = (float(rows["failure_probability"].max()) for rows in claims)
     if other > one:
         was = "proofs" if base.guarantee == "deterministic" else f"of alpha {one:g}"
         said = f"its certificates were {was} and are of alpha {other:g}: they promise less. Update the baseline"

@@ -18,7 +18,8 @@ from bench.keys import digest
 from bench.store import Store
 from certifiers import ThreatModel
 from certifiers.conformance import Effort, distance
-from ensembles import checkpoint
+from certifiers.smoothing import Smoothing
+from ensembles import WeightedAverage, checkpoint
 from leaderboards import read_rows, read_run
 from leaderboards.audits import AUDIT_SCHEMA, read_audits
 from tests.bench.test_exit_codes import certify_with
@@ -265,6 +266,50 @@ def test_what_does_not_fit_together_is_told_and_not_audited(
     assert result.exit_code == 3
     assert message in result.stderr
     assert "single: not audited: " in result.stderr
+
+
+@pytest.mark.parametrize("what", ["certifier", "aggregation"])
+def test_claims_of_another_version_are_not_attacked(
+    copied: Path, certbench: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Version 2 may speak about another function: what it would attack nobody has claimed."""
+    changed = {"certifier": Smoothing, "aggregation": WeightedAverage}[what]
+    monkeypatch.setattr(changed, "version", 2)
+    result = certbench("audit", "tiny", "--output", copied, *QUICK, "--images", 1)
+    assert result.exit_code == 3
+    assert f"not audited: the {what} is " in result.stderr
+    assert "other claims would be attacked than were made. Run the spec again." in result.stderr
+
+
+def test_what_was_found_about_a_smoothed_function_says_nothing_of_the_network(
+    trained: Path, tmp_path: Path, edited: Any, scripted: Any, offered: Any, certbench: Callable[..., Result]
+) -> None:
+    """A proof of the same radius as a smoothed claim is attacked by itself."""
+    radius = 1e-3
+    scripted(lambda _classifier, x, *_: torch.full((len(x),), radius, dtype=torch.float64), "claims")
+    rounded = type("Rounded", (Smoothing,), {"radius_of": lambda self, p_a: radius})
+    offered("rounded", rounded)
+    changes = [
+        (old, new.replace("[certifiers.claims]", "[certifiers.claims]\n[certifiers.rounded]\nsigma = 0.25\nn = 100"))
+        for old, new in certify_with("claims")
+    ]
+    first = '[[entries]]\nname = "rounded"\nensemble = "three"\naggregation = "single"\ncertifier = "rounded"\n\n'
+    before = '[[entries]]\nensemble = "three"\n'
+    (tmp_path / "tiny.toml").write_text(edited(*changes, (before, first + before), FOUR))
+    assert certbench("run", tmp_path / "tiny.toml", "--output", trained).exit_code == 0
+    result = certbench("audit", "tiny", "--output", trained, *QUICK)
+    document = json.loads((trained / "runs" / "tiny" / "run.json").read_text())
+    audits = {
+        entry["name"]: found
+        for entry in document["entries"]
+        if (found := read_audits(trained / entry["folder"])) is not None
+    }
+    assert result.exit_code in (0, 1)
+    smoothed, proofs = audits["rounded"], audits["single"]
+    shared = smoothed.merge(proofs, on=["image_id", "prediction", "radius"])
+    assert len(shared) > 0
+    assert (proofs["forward_passes"] > 0).all()
+    assert not set(smoothed["attack"]) & set(proofs["attack"])
 
 
 def test_files_that_are_no_runs_and_audits_that_were_altered_are_refused(

@@ -127,19 +127,27 @@ def test_changed_code_is_checked_again_and_a_plug_in_is_warned_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran, plan = checked(passes, passes, passes), plan_of()
-    conformance.check_certifiers(plan, store, reporter)
+
+    def run() -> int:
+        """As a run does: before rows are computed, and after."""
+        conformance.forget_other_code(plan, store, reporter)
+        kept = len(read_badges(store.root / "conformance"))
+        conformance.check_certifiers(plan, store, reporter)
+        return kept
+
+    assert run() == 0
     first = len(ran)
-    conformance.check_certifiers(plan, store, reporter)
-    assert len(ran) == first
-    monkeypatch.setattr(conformance, "shared_source", lambda: "another certbench")
-    conformance.check_certifiers(plan, store, reporter)
-    assert len(ran) == 2 * first
+    assert (run(), len(ran)) == (1, first)
+    for number, name in enumerate(("shared_source", "libraries"), start=2):
+        monkeypatch.setattr(conformance, name, lambda: "another")
+        # With --no-check, or where the check is interrupted, no board shows the check of other code.
+        assert (run(), len(ran)) == (0, number * first)
     assert reporter.warnings == [], "certbench raises its versions itself"
     monkeypatch.setattr(conformance, "own_source", lambda certifier: "another plug-in")
-    conformance.check_certifiers(plan, store, reporter)
-    assert len(ran) == 3 * first
+    assert (run(), len(ran)) == (0, 4 * first)
     assert "its code has changed since version 1 was checked" in reporter.warnings[0]
     assert "raise `version`" in reporter.warnings[0]
+    assert len(reporter.warnings) == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"document": 1}', b"\xff\xfe"], ids=str)

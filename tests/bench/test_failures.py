@@ -14,7 +14,7 @@ from bench import runner
 from bench.plan import Plan
 from bench.runner import Options, Outcome
 from bench.store import write_file
-from certifiers import create
+from certifiers import ClassifierChangedError, create
 from ensembles import MaxMargin, checkpoint
 from leaderboards import read_run
 from tests.bench.runs_under_test import (
@@ -113,6 +113,21 @@ def test_one_entry_that_raises_does_not_harm_the_others(
     assert sum("Traceback" in warning for warning in reporter.warnings) == 1
     assert reporter.warnings.count(f"{ENTRIES[2]}: RuntimeError: cannot do [bold]max-margin[/]") == 1
     assert (outcome.failed, outcome.measured) == ([ENTRIES[2]], ENTRIES[:2])
+
+
+def test_a_method_that_writes_past_every_guard_stores_nothing(
+    run: Callable[..., Outcome], plan_of: Make, scripted: Any, trained: Path
+) -> None:
+    """Writes to `.data` leave no mark; members are shared, so that every later row would be of other weights."""
+
+    def folding(classifier: Any, x: Any, threat: Any, rng: Any) -> torch.Tensor:
+        next(classifier.parameters()).data.mul_(2)
+        return torch.zeros(len(x))
+
+    plan = only(with_certifier(plan_of(), scripted(folding)()), 0, images=3)
+    with pytest.raises(ClassifierChangedError, match="its networks are not as they were: a certifier of this pass"):
+        run(plan, block_size=2)
+    assert not list((trained / "cells").rglob("*.parquet"))
 
 
 def test_images_that_failed_are_computed_again_and_only_those(

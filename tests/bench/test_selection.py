@@ -10,13 +10,15 @@ import pytest
 import torch
 from click.testing import Result
 
+from bench.diagnostics import diagnostics_of
 from bench.fitting import fitted
 from bench.plan import Plan
 from bench.runner import Options, run
 from bench.selection import _search_plan
 from bench.store import Store
 from bench.training import members_for
-from ensembles import Ensemble, WeightedAverage, checkpoint, diversity, seeded_generator
+from ensembles import Ensemble, WeightedAverage, architectures, checkpoint, diversity, seeded_generator
+from ensembles.precision import in_precision
 from ensembles.training import TrainingState
 from leaderboards import build_board, read_run
 
@@ -123,6 +125,20 @@ def test_diagnostics_are_those_of_the_members(searched: Path, plan_of: Callable[
     assert found["disagreement"] == expected.disagreement
     assert found["ambiguity_entropy"] == expected.ambiguity_entropy
     assert [found[f"smoothness_q{share}"] for share in (25, 50, 75)] == pytest.approx(expected.smoothness, rel=1e-4)
+
+
+def test_diagnostics_of_another_number_format_are_its_own(store: Store, plan_of: Callable[..., Plan]) -> None:
+    images = plan_of().images
+    members = [architectures.create("mlp", input_shape=(1, 8, 8), classes=10, seed=seed) for seed in range(2)]
+    found = {
+        precision: diagnostics_of(
+            Ensemble([in_precision(member, precision) for member in members]),
+            *(["w"], precision, images, 0.0, 0, "cpu", store),
+        )
+        for precision in ("float32", "bfloat16", "float32")
+    }
+    assert len(list((store.root / "diagnostics").iterdir())) == 2
+    assert found["float32"] != found["bfloat16"]
 
 
 def test_a_second_run_searches_and_computes_nothing(

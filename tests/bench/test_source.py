@@ -2,11 +2,13 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench.source import own_source, shared_source
+from bench.source import libraries, own_source, shared_source
 from certifiers import Certifier, create
 
 MODULE = """
@@ -19,6 +21,15 @@ class Own(RadiusCertifier):
     def radii(self, classifier, x, threat, rng):
         return 0.0 * classifier(x)[:, 0]
 """
+
+STAGE = MODULE.replace("RadiusCertifier", "DecisionCertifier").replace(
+    """    def radii(self, classifier, x, threat, rng):
+        return 0.0 * classifier(x)[:, 0]
+""",
+    """    def margins(self, classifier, x, prediction, radius, threat, rng):
+        return 0.0 * classifier(x)
+""",
+)
 
 
 @pytest.fixture
@@ -72,3 +83,20 @@ def test_what_a_certifier_inherits_is_its_code_too(folder: Path) -> None:
     (folder / "outside_base.py").write_text(MODULE + "\n")
     assert own_source(certifier) != before
     assert "outside_base" in sys.modules
+
+
+def test_the_code_of_a_stage_is_code_of_the_cascade(folder: Path, offered: Callable[..., None]) -> None:
+    path = folder / "outside_stage.py"
+    path.write_text(STAGE)
+    importlib.invalidate_caches()
+    offered("my-stage", importlib.import_module("outside_stage").Own)
+    cascade = create("cascade", stages=("native-ibp", "my-stage"))
+    before = own_source(cascade)
+    assert before != own_source(create("cascade")) == ""
+    path.write_text(STAGE + "\n")
+    assert own_source(cascade) != before
+
+
+def test_versions_of_libraries_are_told() -> None:
+    assert libraries().startswith(f"torch {torch.__version__.partition('+')[0]}")
+    assert all(name in libraries() for name in ("scipy", "highspy", "auto-LiRPA"))

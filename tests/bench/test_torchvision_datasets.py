@@ -192,6 +192,19 @@ def test_imagenet_splits_its_training_images(tmp_path: Path) -> None:
     assert torch.bincount(imagenet.train.labels).tolist() == [50, 50]
 
 
+def test_imagenet_can_be_handed_to_workers(tmp_path: Path) -> None:
+    for part in ("val", "train"):
+        write_imagenet(tmp_path, part, 52)
+    imagenet = datasets.load("imagenet", tmp_path)
+    again = pickle.loads(pickle.dumps(imagenet))  # noqa: S301
+    for name in ("test", "train", "validation"):
+        split, copy = getattr(imagenet, name), getattr(again, name)
+        assert copy.ids.tolist() == split.ids.tolist()
+        assert torch.equal(copy.images([0]), split.images([0]))
+    # What a worker unpickles must not import torchvision by itself, which beside a CPU build of torch fails.
+    assert b"torchvision.datasets" not in pickle.dumps(imagenet)
+
+
 def test_imagenet_digest_is_the_documented_listing(tmp_path: Path) -> None:
     write_imagenet(tmp_path, "val", 2)
     test = datasets.load("imagenet", tmp_path).test

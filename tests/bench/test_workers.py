@@ -47,6 +47,10 @@ def thread_count(reporter: Reporter) -> int:
     return torch.get_num_threads()
 
 
+def tf32(reporter: Reporter) -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+
 @pytest.fixture(scope="module", params=[1, 2], ids=["here", "two processes"])
 def crew(request: pytest.FixtureRequest) -> Iterator[tuple[Workers, Recording, int]]:
     """Workers, what their reporter was told, and how many they are; they take seconds to start."""
@@ -205,3 +209,10 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_workers_do_not_round_to_tf32() -> None:
+    found: list[tuple[bool, bool]] = []
+    with Workers(2, Recording()) as workers:
+        workers.run([Piece(tf32, done=found.append) for _ in range(2)])
+    assert found == [(False, False)] * 2

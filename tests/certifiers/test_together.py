@@ -149,3 +149,14 @@ def test_votes_are_remembered_for_one_image_and_question() -> None:
         assert calls[-1] == [first, stranger], "who is not known to vote is asked as ever"
     counted_once([first], image, "selection", counter(calls))
     assert calls[-1] == [first], "outside, nothing is remembered"
+
+
+def test_certifiers_of_one_class_name_are_told_apart(ensemble: Ensemble, images: Tensor) -> None:
+    """A plug-in may call its class `Smoothing`, too, and have another theorem."""
+    halved = type("Smoothing", (Smoothing,), {"radius_of": lambda self, p_a: Smoothing.radius_of(self, p_a) / 2})
+    own, other = Smoothing(sigma=0.25, n=700), halved(sigma=0.25, n=700)
+    assert repr(own) == repr(other)
+    for first, second in ((own, other), (other, own)):
+        found = certify_jointly([(first, ensemble), (second, ensemble)], images, L2)
+        for certifier, answer in zip((first, second), found, strict=True):
+            assert same(answer, certifier.certify(ensemble, images, L2))

@@ -55,11 +55,29 @@ class Margins(DecisionCertifier):
         lambda model, x: setattr(model.head, "weight", torch.nn.Parameter(model.head.weight.clone())),
         lambda model, x: model.register_buffer("more", torch.zeros(1)),
         lambda model, x: setattr(model.head, "bias", None),
+        lambda model, x: model.head.register_forward_hook(lambda *_: None),
+        lambda model, x: model.register_forward_pre_hook(lambda *_: None),
     ],
 )
 def test_a_method_that_changes_weights_gets_no_certificate(change: Any) -> None:
     with pytest.raises(ClassifierChangedError, match=r"The method changed '.*Work on a copy: copy.deepcopy"):
         Radii(change=change).certify(linear(), torch.rand(2, 1, 2, 2), L2)
+
+
+def test_a_method_that_changes_weights_and_then_fails_is_told_of_too() -> None:
+    def fold_and_fail(model: Any, x: Any) -> None:
+        model.head.weight.neg_()
+        raise RuntimeError("solver failed")
+
+    with pytest.raises(ClassifierChangedError, match=r"The method changed 'head.weight'") as caught:
+        Radii(change=fold_and_fail).certify(linear(), torch.rand(2, 1, 2, 2), L2)
+    assert str(caught.value.__cause__) == "solver failed"
+
+
+def test_hooks_that_were_there_before_are_no_change() -> None:
+    model = linear()
+    model.head.register_forward_hook(lambda *_: None)
+    assert bool(Radii().certify(model, torch.rand(2, 1, 2, 2), L2).certified.all())
 
 
 def test_a_method_that_leaves_weights_alone_is_not_accused() -> None:
