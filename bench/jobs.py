@@ -7,7 +7,7 @@ from typing import Any
 from bench.datasets import Dataset
 from bench.keys import digest
 from bench.spec import ExperimentSpec
-from ensembles import derive_seed
+from ensembles import architectures, derive_seed
 from ensembles.cancelling import VERSION as CANCELLING_VERSION
 from ensembles.training import Objective, Schedule
 from leaderboards.records import SCHEMA_VERSION
@@ -71,6 +71,8 @@ def jobs_of(
         "objective": {**table.objective.describe(), "version": table.objective.version},
         "schedule": table.schedule.identity(),
     }
+    if (version := architectures.version_of(table.architecture)) != 1:
+        common["architecture_version"] = version
     if starts:
         common["start"] = [start.digest for start in starts]
     if table.objective.joint:

@@ -64,6 +64,7 @@ class ExperimentSpec(Table):
                 f"{did_you_mean(self.selection.certifier, self.certifiers)}Defined in this spec: "
                 f"{', '.join(self.certifiers)}."
             )
+        self._check_selection()
         for number, entry in enumerate(self.entries, start=1):
             for kind, used, known in (
                 ("ensemble", entry.ensemble, self.sources()),
@@ -86,6 +87,22 @@ class ExperimentSpec(Table):
                     except ValueError as error:
                         raise ValueError(f"entry {number}, ensemble {label!r}: {error}") from None
         return self
+
+    def _check_selection(self) -> None:
+        if self.selection is None:
+            return
+        combined = self.selection.aggregation
+        if isinstance(combined, Sween):
+            raise ValueError(
+                "[selection] sween fits its weights on the validation images, on which candidates are scored. Choose "
+                'by another aggregation, such as aggregation = "weighted-average".'
+            )
+        for label, table in self.ensembles.items():
+            if table.grid:
+                try:
+                    combined.uses(table.members)
+                except ValueError as error:
+                    raise ValueError(f"[selection] ensemble {label!r}: {error}") from None
 
     def _check_planted(self) -> None:
         for label, table in self.planted.items():

@@ -36,9 +36,10 @@ class Normalize(nn.Module):
 class Classifier(nn.Module):
     """`head(body(normalize(x)))`: inputs [batch, *shape] in [0, 1] to logits [batch, classes]."""
 
-    def __init__(self, name: str, normalize: nn.Module, body: nn.Module, head: nn.Linear) -> None:
+    def __init__(self, name: str, normalize: nn.Module, body: nn.Module, head: nn.Linear, version: int = 1) -> None:
         super().__init__()
         self.architecture = name
+        self.version = version
         self.normalize = normalize
         self.body = body
         self.head = head
@@ -52,8 +53,8 @@ class Classifier(nn.Module):
         return cast("Tensor", self.head(self.features(x)))
 
     def extra_repr(self) -> str:
-        """The architecture's name, which takes part in the digest of the weights."""
-        return f"architecture={self.architecture!r}"
+        """The architecture's name, and its version beyond the first: they take part in the digest of the weights."""
+        return f"architecture={self.architecture!r}" + (f", version={self.version}" if self.version != 1 else "")
 
 
 #: From an input shape (channels, height, width) and options, the layers up to the penultimate features.
@@ -81,6 +82,17 @@ def resolve(name: str) -> str:
 def get(name: str) -> Body:
     """The function that builds the body of that name; raises `UnknownNameError` with the nearest right name."""
     return _registry.get(name)
+
+
+def version_of(name: str) -> int:
+    """The attribute `version` of the function that builds the body, 1 where it has none.
+
+    To be raised whenever the same weights compute something else: recipes and digests of weights differ by it.
+
+    Raises:
+        UnknownNameError: no architecture has that name.
+    """
+    return int(getattr(get(name), "version", 1))
 
 
 def create(
@@ -127,7 +139,7 @@ def create(
                 f"({', '.join(names())}) or other options."
             ) from error
         head = nn.Linear(features, classes)
-    return Classifier(name, Normalize(mean, std, len(input_shape)), body, head)
+    return Classifier(name, Normalize(mean, std, len(input_shape)), body, head, version_of(name))
 
 
 @_registry.register("mlp")

@@ -1,6 +1,7 @@
 """What one epoch of training ended with."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,15 @@ class EpochReport:
     seconds_left: float
 
 
-def chance_level(classes: int, examples: int) -> float:
-    """The accuracy that guessing stays below in all but about a thousandth of cases: 1/c + 3.1 standard errors."""
-    chance = 1 / classes
-    return chance + 3.1 * math.sqrt(chance * (1 - chance) / max(examples, 1))
+def chance_level(classes: int, labels: Sequence[int]) -> float:
+    """The accuracy that guessing stays below in all but about a thousandth of cases: p + 3.1 standard errors.
+
+    p is 1 over the number of classes, or the share of the largest class among the labels, which who always answers it
+    reaches, if that is more.
+    """
+    largest = max(Counter(labels).values(), default=0) / max(len(labels), 1)
+    chance = max(1 / classes, largest)
+    return chance + 3.1 * math.sqrt(chance * (1 - chance) / max(len(labels), 1))
 
 
 def collapsed_members(

@@ -1,6 +1,7 @@
 """The state of an unfinished training, as bytes that hold tensors and plain values only."""
 
 import copy
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -44,7 +45,9 @@ class TrainingState:
             "reports": [asdict(report) for report in self.reports],
         }
         torch.save(document, buffer)
-        return buffer.getvalue()
+        content = buffer.getvalue()
+        # A flipped bit of a weight would be read without complaint.
+        return hashlib.sha256(content).digest() + content
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "TrainingState":
@@ -53,7 +56,11 @@ class TrainingState:
         Raises:
             ResumeError: the bytes are not such a state.
         """
+        size = hashlib.sha256().digest_size
+        digest, content = content[:size], content[size:]
         try:
+            if hashlib.sha256(content).digest() != digest:
+                raise ValueError("its digest is that of other bytes: damaged, or written by an earlier version")
             document = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
             reports = tuple(EpochReport(**report) for report in document["reports"])
             return cls(document["weights"], document["optimizer"], reports)

@@ -128,7 +128,7 @@ def train(
             group["lr"] = schedule.learning_rate_at(epoch)
         means = _epoch(ensemble, objective.at_epoch(epoch), schedule, optimizer, training, seed, epoch, device)
         accuracy, accuracies, classes = noisy_accuracies(ensemble, objective, validation, seed)
-        chance = chance_level(classes, len(validation.labels))
+        chance = chance_level(classes, validation.labels.tolist())
         elapsed = time.perf_counter() - started
         report = EpochReport(
             epoch=epoch,

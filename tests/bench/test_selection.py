@@ -60,6 +60,21 @@ def text(tiny: str) -> str:
     return f"{flag}\n{tiny}\n{tables}"
 
 
+@pytest.mark.parametrize(
+    ("aggregation", "words"),
+    [
+        ('"sween"', r"\[selection\] sween fits its weights on the validation images, on which candidates are scored"),
+        ('{ name = "weighted-average", weights = [1.0, 1.0] }', r"\[selection\] ensemble 'tuned': "),
+    ],
+)
+def test_candidates_are_not_scored_on_what_they_were_fitted_on(
+    tiny: str, plan_of: Callable[..., Plan], aggregation: str, words: str
+) -> None:
+    spec = text(tiny).replace("images = 12\n", f"images = 12\naggregation = {aggregation}\n")
+    with pytest.raises(ValueError, match=words):
+        plan_of(spec)
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory, tiny: str, certbench: Callable[..., Result]) -> Path:
     folder = tmp_path_factory.mktemp("searched")

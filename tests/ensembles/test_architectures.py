@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 
 from ensembles import UnknownNameError, architectures
 from ensembles.architectures import Classifier, Normalize
+from ensembles.checkpoint import weights_digest
 
 MNIST, DIGITS, CIFAR = (1, 28, 28), (1, 8, 8), (3, 32, 32)
 
@@ -176,3 +177,14 @@ def test_classifier_knows_the_listed_name_however_it_was_asked_for() -> None:
     assert isinstance(model, Classifier)
     assert model.architecture == "conv_small"
     assert "architecture='conv_small'" in str(model)
+
+
+def test_a_version_beyond_the_first_is_in_the_digest_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same weights in another function: a stored row of the one is none of the other."""
+    made = [architectures.create("mlp", input_shape=(1, 2, 2), classes=3, seed=0)]
+    first = weights_digest(made)
+    assert (architectures.version_of("mlp"), "version" in repr(made[0])) == (1, False)
+    monkeypatch.setattr(architectures.get("mlp"), "version", 2, raising=False)
+    again = [architectures.create("mlp", input_shape=(1, 2, 2), classes=3, seed=0)]
+    assert weights_digest(again) != first
+    assert torch.equal(again[0].head.weight, made[0].head.weight)

@@ -50,11 +50,16 @@ def test_collapsed_are_those_at_chance_that_were_better_or_never_were(
 
 @pytest.mark.parametrize(("classes", "examples"), [(2, 200), (3, 200), (10, 500), (10, 5000), (100, 20_000)])
 def test_guessing_stays_below_the_chance_level_but_for_a_thousandth(classes: int, examples: int) -> None:
-    level = chance_level(classes, examples)
+    level = chance_level(classes, [number % classes for number in range(examples)])
     above = binom.sf(int(level * examples), examples, 1 / classes)
     assert 0.0003 < above < 0.002  # the normal approximation says .001
     assert level < 1 / classes + 4 * (classes * examples) ** -0.5
-    assert chance_level(10, 0) > 0.1, "no examples, no error"
+    assert chance_level(10, []) > 0.1, "no examples, no error"
+
+
+def test_to_answer_the_largest_class_always_is_guessing() -> None:
+    assert 0.6 < chance_level(2, [1] * 3000 + [0] * 2000) < 0.63
+    assert chance_level(3, [1] * 30) == 1
 
 
 def ensemble_of(*seeds: int) -> Ensemble:
@@ -102,7 +107,7 @@ def test_an_absurd_learning_rate_collapses_members(literal: Any) -> None:
     collapsed = reports[-1].collapsed
     assert collapsed
     for number in collapsed:
-        assert reports[-1].member_accuracies[number] <= chance_level(3, 90)
+        assert reports[-1].member_accuracies[number] <= chance_level(3, [number % 3 for number in range(90)])
     sane = train(ensemble_of(1, 2), create("gaussian", sigma=0.1), rates(0.1), images, images, 0)
     assert all(one.collapsed == () for one in sane)
 

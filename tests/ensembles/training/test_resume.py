@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import io
 import pickle
 import re
@@ -169,6 +170,21 @@ def saved(document: Any) -> bytes:
     return buffer.getvalue()
 
 
+def sealed(content: bytes) -> bytes:
+    """As a state is written: the digest of what follows, before it."""
+    return hashlib.sha256(content).digest() + content
+
+
+def test_a_flipped_bit_anywhere_is_refused(literal: Any) -> None:
+    content = states_of(literal)[0].to_bytes()
+    weights = content.index(next(iter(states_of(literal)[0].weights.values())).numpy().tobytes()[:8])
+    for at in (0, 31, 32, weights + 3, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[at] ^= 1
+        with pytest.raises(ResumeError, match="its digest is that of other bytes: damaged, or written by an earlier"):
+            TrainingState.from_bytes(bytes(damaged))
+
+
 def test_damaged_bytes_are_refused(literal: Any) -> None:
     content = states_of(literal)[0].to_bytes()
     half = content[: len(content) // 2]
@@ -193,7 +209,7 @@ def test_damaged_bytes_are_refused(literal: Any) -> None:
 )
 def test_other_documents_are_refused(document: Any) -> None:
     with pytest.raises(ResumeError, match=r"^Not the state of a training \((KeyError|TypeError): "):
-        TrainingState.from_bytes(saved(document))
+        TrainingState.from_bytes(sealed(saved(document)))
 
 
 class Dangerous:
@@ -209,7 +225,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     document = {"weights": Dangerous(trap), "optimizer": {}, "reports": []}
     for content in (saved(document), pickle.dumps(document, protocol=2)):
         with pytest.raises(ResumeError, match=r"^Not the state of a training \(UnpicklingError: "):
-            TrainingState.from_bytes(content)
+            TrainingState.from_bytes(sealed(content))
         assert not trap.exists()
     # The trap is one: unpickled without care it snaps.
     torch.load(io.BytesIO(saved(document)), weights_only=False)
