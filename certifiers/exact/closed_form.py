@@ -15,7 +15,7 @@ from certifiers.randomness import KeyedRandomness
 from certifiers.registry import register
 from ensembles.aggregation import Single, WeightedAverage
 from ensembles.architectures import Classifier, Normalize
-from ensembles.ensemble import Ensemble
+from ensembles.ensemble import Ensemble, members_of
 
 #: The dual of each norm: |a.delta| <= ||a||_dual ||delta||.
 DUAL_ORDER = {Norm.L1: float("inf"), Norm.L2: 2.0, Norm.LINF: 1.0}
@@ -63,15 +63,18 @@ def affine_form(classifier: nn.Module, example: Float[Tensor, "1 *shape"]) -> Af
     """The affine map that a classifier computes, in float64.
 
     Linear are: Linear, Flatten, Identity, Normalize, Dropout in eval mode, sequences of them, and ensembles
-    of such members under a single member or a weighted average of logits. Subclasses and hooks may compute
-    anything else, so they are refused.
+    of such members under a single member or a weighted average of logits. Subclasses, hooks and a `forward` of an
+    object's own may compute anything else, so they are refused.
 
     Raises:
         Unsupported: some layer or the aggregation is not affine; says which.
     """
     if type(classifier) is not Ensemble:
         return _form_of_chain(classifier, example)
-    forms = [affine_form(member, example) for member in classifier.used_members()]
+    members = members_of(classifier)
+    if members == [classifier]:
+        raise Unsupported("closed-form cannot see what the ensemble's hooks, or its own forward, do. Remove them.")
+    forms = [affine_form(member, example) for member in members]
     aggregation = classifier.aggregation
     if type(aggregation) is Single:
         return forms[0]
@@ -139,8 +142,10 @@ def _operations(module: nn.Module) -> int:
             f"closed-form certifies linear models; the layer {kind.__name__} is not linear. "
             "Use smoothing, or a certifier for networks."
         )
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise Unsupported(f"closed-form cannot see what the hooks of the layer {kind.__name__} do. Remove them.")
+    if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        raise Unsupported(
+            f"closed-form cannot see what the hooks of the layer {kind.__name__}, or its own forward, do. Remove them."
+        )
     if isinstance(module, nn.Linear):
         return module.in_features + 1
     # `children` would skip a layer that occurs twice.

@@ -21,7 +21,8 @@ from certifiers.relaxation.ball import Ball
 from certifiers.relaxation.matrices import Expression, Matrices
 from certifiers.relaxation.relaxation import BackwardBounds
 
-#: A ReLU that can pass zero by no more than this gets no binary variable: its output is off by no more than this.
+#: A ReLU that can pass zero by no more than this share of how far it reaches on the other side gets no binary variable:
+#: its output is off by no more than that.
 BARELY = 1e-7
 
 
@@ -83,8 +84,8 @@ class Encoder:
             y <= u (z - l) / (u - l)                      the triangle (Ehlers, ATVA 2017), or with `binary`
             y <= u d,   y <= z - l (1 - d),   d in {0, 1}      which is exact (Tjeng et al., ICLR 2019).
 
-        The intervals [l, u] are those of CROWN. Where u or -l is less than `BARELY`, `y <= u` or `y <= z - l` replace
-        the binary variable.
+        The intervals [l, u] are those of CROWN. Where of u and -l one is less than `BARELY` of the other, `y <= u` or
+        `y <= z - l` replace the binary variable.
 
         Raises:
             Unsupported: a layer is not linear or a ReLU, or an interval is not one.
@@ -122,7 +123,8 @@ class _State:
 
     def __post_init__(self) -> None:
         open_ = (self.lower < 0) & (self.upper > 0)
-        decided = open_ & (np.minimum(-self.lower, self.upper) >= BARELY) & self.binary
+        least, most = np.minimum(-self.lower, self.upper), np.maximum(-self.lower, self.upper)
+        decided = open_ & (least >= BARELY * most) & self.binary
         object.__setattr__(self, "active", np.flatnonzero(self.lower >= 0))
         object.__setattr__(self, "unstable", np.flatnonzero(open_))
         object.__setattr__(self, "decided", np.flatnonzero(decided))
@@ -204,7 +206,7 @@ class _Building:
             self._constrain(outputs - sparse.diags_array(high) @ phases, np.zeros(len(decided)))
             identity = outputs - read.matrix[decided]
             self._constrain(identity - sparse.diags_array(low) @ phases, read.offset[decided] - low)
-            nearly = own[-state.lower[own] < BARELY]
+            nearly = np.setdiff1d(own[-state.lower[own] < state.upper[own]], decided)
             self._constrain(
                 self._entries(place[nearly]) - read.matrix[nearly], read.offset[nearly] - state.lower[nearly]
             )

@@ -10,8 +10,9 @@ from jaxtyping import Float64
 
 from certifiers.certificate import Unsupported
 from certifiers.exact.escapes import Escape
+from certifiers.exact.scaling import Scaled
 
-#: Within how much HiGHS takes a constraint as met, and a number as an integer.
+#: Within how much HiGHS takes a constraint as met, and a number as an integer, in the units of `Scaled`.
 FEASIBLE = 1e-9
 
 _OPTIONS: dict[str, Any] = {
@@ -22,7 +23,7 @@ _OPTIONS: dict[str, Any] = {
     "mip_feasibility_tolerance": FEASIBLE,
     "mip_rel_gap": 0.0,
     "mip_abs_gap": FEASIBLE,
-    "small_matrix_value": 1e-12,  # smaller coefficients are dropped
+    "small_matrix_value": 1e-12,  # smaller coefficients are dropped; `Scaled` leaves none
 }
 
 
@@ -31,13 +32,14 @@ class Outcome:
     """What HiGHS found.
 
     Attributes:
-        status: `impossible`: no point has the slack asked for; `solved`: `point` is what was asked for; `timeout`.
+        status: `impossible`: no point has the slack asked for; `solved`: `point` is what was asked for; `timeout`;
+            `doubtful`: HiGHS calls it impossible, and has a point that misses a constraint by more than its tolerance.
         bound: no point has a smaller slack, as HiGHS says.
         value: the slack of the point; infinite without one.
         point: the best point found.
     """
 
-    status: Literal["impossible", "solved", "timeout"]
+    status: Literal["impossible", "solved", "timeout", "doubtful"]
     bound: float
     value: float
     point: Float64[np.ndarray, "variables"] | None
@@ -87,35 +89,42 @@ def _solve(
     for option, value in {**_OPTIONS, **({"mip_max_improving_sols": 1} if first else {})}.items():
         if solver.setOptionValue(option, value) != highspy.HighsStatus.kOk:
             raise RuntimeError(f"HiGHS does not take the option {option} = {value!r}. Is highspy too old?")
-    if solver.passModel(_model(highspy, escape, slack, phases)) == highspy.HighsStatus.kError:
-        raise RuntimeError("HiGHS failed: it refuses the program, whose numbers may be huge or not finite.")
+    scaled = Scaled.of(escape)
+    # A warning, too: then it has changed the program, and what it says is about another.
+    if solver.passModel(_model(highspy, escape, scaled, slack, phases)) != highspy.HighsStatus.kOk:
+        raise RuntimeError("HiGHS failed: it does not take the program as it is. Are there huge or tiny weights?")
     solver.setOptionValue("time_limit", max(0.0, min(deadline - time.perf_counter(), 1e9)))
     ran = solver.run()
     status, info = solver.getModelStatus(), solver.getInfo()
-    found = bool(info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible)
-    point = np.array(solver.getSolution().col_value, dtype=np.float64) if found else None
+    statuses = highspy.SolutionStatus
+    found = bool(info.primal_solution_status == statuses.kSolutionStatusFeasible)
+    point = np.array(solver.getSolution().col_value, dtype=np.float64) * scaled.units if found else None
     value = float(point[-1]) if point is not None else math.inf
     kinds = highspy.HighsModelStatus
     if ran != highspy.HighsStatus.kError:
+        # With a point that misses a constraint by little, that nothing meets them all is not said.
+        doubted = info.primal_solution_status == statuses.kSolutionStatusInfeasible
         if status == kinds.kInfeasible:
-            return Outcome("impossible", math.inf, math.inf, None)
+            return Outcome("doubtful" if doubted else "impossible", math.inf, math.inf, None)
         mixed = phases is None and bool(escape.integral.any())
-        if status == kinds.kOptimal or (status == kinds.kSolutionLimit and first and point is not None):
-            return Outcome("solved", float(info.mip_dual_bound) if mixed else value, value, point)
+        bound = float(info.mip_dual_bound) * float(scaled.units[-1]) if mixed else value
+        if point is not None and (status == kinds.kOptimal or (status == kinds.kSolutionLimit and first)):
+            return Outcome("solved", bound, value, point)
         if status == kinds.kTimeLimit:
-            return Outcome("timeout", float(info.mip_dual_bound) if mixed else -math.inf, value, point)
+            return Outcome("timeout", bound if mixed else -math.inf, value, point)
     raise RuntimeError(f"HiGHS failed: {solver.modelStatusToString(status)}.")
 
 
 def _model(
     highspy: Any,
     escape: Escape,
+    scaled: Scaled,
     slack: float,
     phases: Float64[np.ndarray, "variables"] | None,
 ) -> Any:
-    rows, columns = escape.matrix.shape
-    lower, upper = escape.lower.copy(), escape.upper.copy()
-    upper[-1] = slack
+    rows, columns = scaled.matrix.shape
+    lower, upper = scaled.lower.copy(), scaled.upper.copy()
+    upper[-1] = slack / scaled.units[-1]
     if phases is not None:
         lower[escape.integral] = upper[escape.integral] = np.round(phases[escape.integral])
     cost = np.zeros(columns)
@@ -123,11 +132,11 @@ def _model(
     model = highspy.HighsLp()
     model.num_col_, model.num_row_ = columns, rows
     model.col_cost_, model.col_lower_, model.col_upper_ = cost, lower, upper
-    model.row_lower_, model.row_upper_ = np.full(rows, -math.inf), escape.limit
+    model.row_lower_, model.row_upper_ = np.full(rows, -math.inf), scaled.limit
     model.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    model.a_matrix_.start_ = escape.matrix.indptr.astype(np.int32)
-    model.a_matrix_.index_ = escape.matrix.indices.astype(np.int32)
-    model.a_matrix_.value_ = escape.matrix.data
+    model.a_matrix_.start_ = scaled.matrix.indptr.astype(np.int32)
+    model.a_matrix_.index_ = scaled.matrix.indices.astype(np.int32)
+    model.a_matrix_.value_ = scaled.matrix.data
     if phases is None and bool(escape.integral.any()):
         kinds = {True: highspy.HighsVarType.kInteger, False: highspy.HighsVarType.kContinuous}
         model.integrality_ = [kinds[bool(one)] for one in escape.integral]

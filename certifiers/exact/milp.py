@@ -49,7 +49,7 @@ class MILP(DecisionCertifier):
             for images that need more depends on the machine.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     norms: ClassVar[frozenset[Norm]] = frozenset({Norm.L1, Norm.LINF})
     complete: ClassVar[bool] = True
 
@@ -145,6 +145,8 @@ class Questioning(Inquiry):
                 inputs = [] if farthest is None else [escape.input(farthest)]
                 changed = self._falsified(row, ball, inputs)
                 return (Verdict.FALSIFIED if changed else Verdict.UNKNOWN), -math.inf
+            if found.status != "impossible":
+                return Verdict.UNKNOWN, -math.inf
             tolerance = min(tolerance, escape.tolerance)
         # Half of the tolerance is kept back.
         return Verdict.CERTIFIED, tolerance / 2 if math.isfinite(tolerance) else 1.0

@@ -58,7 +58,8 @@ def _minimum(
     escape = linear_escape(encoder, networks, specifications)
     found = highs.least(escape, seconds)
     x = None if found.point is None else torch.from_numpy(escape.input(found.point).copy())
-    return Minimum(found.bound - escape.tolerance, found.value, x, found.status == "timeout")
+    bound = found.bound if found.status != "doubtful" else -math.inf
+    return Minimum(bound - escape.tolerance, found.value, x, found.status == "timeout")
 
 
 class ExactBounds(Bounds):

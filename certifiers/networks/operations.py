@@ -44,8 +44,12 @@ def _constant(value: Value | None, default: Any = None) -> Any:
     return default if value is None else value.constant
 
 
+def _depends_on_input(*parameters: Value | None) -> bool:
+    return any(value is not None and value.number >= 0 for value in parameters)
+
+
 def _linear(reader: Reader, x: Value, weight: Value, bias: Value | None = None) -> tuple[Any, ...]:
-    if x.number < 0 or weight.number >= 0:
+    if x.number < 0 or _depends_on_input(weight, bias):
         raise NoLayerError("the weights of a linear layer depend on the input.")
     return (_linear_layer(weight.constant, _constant(bias)), x)
 
@@ -67,7 +71,7 @@ def _conv2d(
     dilation: Value | None = None,
     groups: Value | None = None,
 ) -> tuple[Any, ...]:
-    if x.number < 0 or weight.number >= 0:
+    if x.number < 0 or _depends_on_input(weight, bias):
         raise NoLayerError("the weights of a convolution depend on the input.")
     kernel = weight.constant
     layer = nn.Conv2d(
@@ -109,6 +113,8 @@ def _batch_norm(
     epsilon: Value,
     *_: Value,
 ) -> tuple[Any, ...]:
+    if x.number < 0 or _depends_on_input(weight, bias, mean, variance):
+        raise NoLayerError("the weights of a batch norm depend on the input.")
     if training.constant or mean.constant is None:
         raise NoLayerError("a batch norm without running statistics couples the samples of a batch.")
     scale = (variance.constant.double() + epsilon.constant).rsqrt()

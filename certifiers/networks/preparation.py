@@ -51,7 +51,7 @@ def prepare(classifier: nn.Module, x: Float[Tensor, "batch *shape"]) -> Prepared
     for number, member in enumerate(members_of(classifier)):
         name = f"member {number + 1}" if isinstance(classifier, Ensemble) else "the classifier"
         known = _prepared.get(member)
-        # Hooks are no part of a snapshot: a network that differs may be of a former classifier.
+        # What a forward looks up elsewhere is no part of a snapshot: a network that differs may be of a former one.
         if known is not None and known[0].holds(member) and _difference(member, known[1], x) is None:
             networks.append(known[1])
             continue

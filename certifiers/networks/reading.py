@@ -53,6 +53,8 @@ class _Reader:
         self.sources: list[tuple[int, ...]] = []
         self.names: list[str] = []
         self.shapes: list[tuple[int, ...]] = []
+        self.memory: dict[fx.Node, fx.Node] = {}
+        self.places = {node: place for place, node in enumerate(program.graph.nodes)}
 
     def network(self) -> Network:
         signature, known = self.program.graph_signature, {}
@@ -124,9 +126,37 @@ class _Reader:
             result: Value = inputs[0]
         else:
             result = self.append(layer, [item.number for item in inputs], layer_name, tuple(shape[1:]))
-        if str(node.target).split(".")[1].endswith("_"):
-            known[node.all_input_nodes[0]] = result  # an operation in place: later readers of its input see the result
+        in_place = str(node.target).split(".")[1].endswith("_")
+        if in_place:
+            self._check_aliases(node, layer_name)
+            known[node.all_input_nodes[0]] = result  # later readers of its input see the result
+        # The same value, or in another shape, may lie in the memory of what it was made of; a clone does not.
+        same = layer is None and any(item.number == result.number for item in everything)
+        same &= node.target is not torch.ops.aten.clone.default
+        if in_place or same or isinstance(layer, nn.Flatten):
+            self.memory[node] = self._owner(node.all_input_nodes[0])
         return result
+
+    def _owner(self, node: fx.Node) -> fx.Node:
+        return self.memory.get(node, node)
+
+    def _check_aliases(self, node: fx.Node, layer_name: str) -> None:
+        """Refuse an operation in place if what it writes to is read later by another name.
+
+        Raises:
+            Unsupported: it is.
+        """
+        written = node.all_input_nodes[0]
+        others = [
+            other
+            for other in (*self.memory, self._owner(written))
+            if other not in (written, node) and self._owner(other) is self._owner(written)
+        ]
+        if any(self.places[user] > self.places[node] for other in others for user in other.users):
+            raise Unsupported(
+                f"{layer_name}: an operation in place writes to memory that is read later by another name (a view, or "
+                "dropout, which returns its input). Use the operation that is not in place."
+            )
 
     def append(self, layer: nn.Module, sources: list[int], name: str, shape: tuple[int, ...]) -> Value:
         self.layers.append(layer)

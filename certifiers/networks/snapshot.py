@@ -1,14 +1,17 @@
 """What a module is made of, kept by value: whether what was read of it still speaks of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-#: What an attribute of a layer may be to be compared: a stride, a mode, a slope.
-_PLAIN = (bool, int, float, str, type(None))
+#: What is compared as it is: a stride, a mode, a slope.
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+
+_KEPT_ELSEWHERE = ("_parameters", "_buffers", "_modules")
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +21,12 @@ class Snapshot:
     Marks of a write (PyTorch's count of them, the address of a tensor) do not do: writes to `.data` leave none, and
     loading the weights that are there already leaves one. So the numbers themselves are kept, and compared.
 
-    Not kept: hooks, and what a forward looks up elsewhere.
+    Not kept: what a forward looks up elsewhere.
 
     Attributes:
         tensors: copies of parameters, buffers and tensors that are plain attributes.
-        plain: for each layer its class, and its attributes that are numbers, words, or tuples of those.
+        plain: for each layer its class, its hooks, and all other attributes: numbers, words and collections of them by
+            value, anything else (a `forward` that was put there, say) by identity.
     """
 
     tensors: dict[str, Tensor]
@@ -59,6 +63,34 @@ def _plain(module: nn.Module) -> Iterator[tuple[str, Any]]:
     for path, layer in module.named_modules(remove_duplicate=False):
         yield path, type(layer)
         for key, value in vars(layer).items():
-            parts = value if isinstance(value, tuple) else (value,)
-            if all(isinstance(part, _PLAIN) for part in parts):
-                yield f"{path}.{key}", value
+            if key not in _KEPT_ELSEWHERE and not isinstance(value, Tensor):
+                yield f"{path}.{key}", _frozen(value)
+
+
+class _Same:
+    """Equal to the same object alone, which it keeps alive."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _frozen(value: Any) -> Any:
+    """A value that stays as it is, and is equal to that of an equal one."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, Tensor):
+        return value.dtype, tuple(value.shape), value.detach().cpu().reshape(-1).tolist()
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.shape, value.tobytes() if value.dtype != object else _Same(value)
+    if isinstance(value, Mapping):
+        return [(_frozen(key), _frozen(item)) for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [type(value), *map(_frozen, value)]
+    if isinstance(value, set | frozenset):
+        return [type(value), *sorted(map(repr, value))]
+    return _Same(value)

@@ -105,7 +105,7 @@ def hooked() -> nn.Module:
         (lambda: nn.Sequential(nn.Flatten(), Squared(6, 3)), "the layer Squared is not linear"),
         (lambda: Skipping(nn.Flatten(), nn.Linear(6, 3)), "the layer Skipping is not linear"),
         (lambda: Own([random_linear(3, 6, 0)], WeightedAverage(of="logit")), "the layer Own is not linear"),
-        (hooked, "closed-form cannot see what the hooks of the layer Linear do. Remove them."),
+        (hooked, "closed-form cannot see what the hooks of the layer Linear, or its own forward, do. Remove them."),
         (
             lambda: Ensemble([random_linear(3, 6, 0)] * 2),
             "closed-form needs scores that are linear in the input; the aggregation 'weighted-average' of confidences, "

@@ -345,3 +345,54 @@ def test_the_module_is_left_exactly_as_it_was() -> None:
     assert module[6].weight.requires_grad
     assert dict(module[1]._forward_hooks) == hooks
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Written(nn.Module):
+    """`relu_` on another name of `g`, which is read again: it returns `head(relu(g) - h)`, and not `head(g - h)`."""
+
+    def __init__(self, name: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.head, self.dropout, self.name = nn.Linear(3, 4), nn.Linear(4, 2), nn.Dropout(), name
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = -functional.relu(self.first(x))
+        g = h.clone()
+        functional.relu_(self.name(self, g))
+        return self.head(g - h)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        lambda own, g: g.flatten(1),
+        lambda own, g: g.view(g.shape[0], -1),
+        lambda own, g: own.dropout(g),
+        lambda own, g: g.detach(),
+    ],
+    ids=["flatten", "view", "dropout", "detach"],
+)
+def test_what_is_written_by_another_name_is_never_read_as_it_was(name: Any) -> None:
+    """It is read rightly, or refused."""
+    module = Written(name).double().eval()
+    try:
+        agrees(module, (3,))
+    except Unsupported as reason:
+        assert "writes to memory that is read later by another name" in str(reason)  # noqa: PT017
+
+
+def test_operations_in_place_by_one_name_are_read() -> None:
+    agrees(Written(lambda own, g: g).double().eval(), (3,))
+
+
+class DependentBias(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.first.weight, self.second(x).relu())
+
+
+def test_a_bias_that_depends_on_the_input_is_refused() -> None:
+    with pytest.raises(Unsupported, match="the weights of a linear layer depend on the input"):
+        read(DependentBias().eval(), images(1, (3,)))

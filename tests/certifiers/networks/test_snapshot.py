@@ -2,6 +2,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ def module() -> Any:
     own = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3)).eval()
     own.offset = torch.ones(3)  # neither a parameter nor a buffer
     own.slope = 0.5
+    own.gains, own.table, own.array, own.function = [0.0, 1.0], {"a": [1, 2]}, np.zeros(2), torch.relu
     return own
 
 
@@ -42,6 +44,13 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     "one layer less": lambda own: own.__delitem__(3),
     "no bias": lambda own: setattr(own[3], "bias", None),
     "tied": lambda own: setattr(own, "other", own[3]),
+    "a hook": lambda own: own[3].register_forward_hook(lambda *_: None),
+    "a hook before": lambda own: own.register_forward_pre_hook(lambda *_: None),
+    "a forward of its own": lambda own: setattr(own[3], "forward", lambda x: x),
+    "in a list": lambda own: own.gains.__setitem__(0, 2.0),
+    "in a dictionary": lambda own: own.table["a"].append(3),
+    "in an array": lambda own: own.array.__setitem__(0, 5),
+    "another function": lambda own: setattr(own, "function", lambda x: x),
     "not a number": lambda own: own[3].weight.fill_(torch.nan),
 }
 
