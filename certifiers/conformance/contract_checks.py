@@ -16,6 +16,7 @@ from certifiers.conformance.probes import (
     probes,
 )
 from certifiers.conformance.surroundings import surroundings
+from certifiers.undisturbed import ClassifierChangedError
 
 
 @check("answers", Level.L0)
@@ -117,7 +118,10 @@ def _well_formed(found: Certificates, count: int, guarantee: Guarantee, where: s
 def _watched(subject: Subject, probe: Probe, threat: ThreatModel) -> Certificates:
     """The answer, and a violation where anything around it changed that asking alone does not change."""
     before = surroundings(probe.classifier, probe.x)
-    found = ask(subject, probe, threat)
+    try:
+        found = ask(subject, probe, threat)
+    except ClassifierChangedError as error:
+        raise Violation(f"{probe.name}, {threat.norm}: {error}") from None
     after = surroundings(probe.classifier, probe.x)
     changed = [name for name in before if before[name] != after[name]]
     if changed:

@@ -1,4 +1,5 @@
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -17,14 +18,33 @@ Start = Callable[..., Process]
 
 def stopped(process: Process, by: signal.Signals, when: Callable[[], bool]) -> tuple[int, str, str]:
     """Send a signal as soon as something has happened; returns exit status, stdout and stderr."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not when():
-        assert process.poll() is None, process.communicate()[1]
+        if process.poll() is not None:
+            break
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    process.send_signal(by)
+    else:
+        process.send_signal(by)
     stdout, stderr = process.communicate()
     return process.returncode, stdout, stderr
+
+
+def stopped_in_time(
+    start: Callable[[], Process], store: Path, by: signal.Signals, when: Callable[[], bool]
+) -> tuple[int, str, str]:
+    """As `stopped`; a run that is done before the signal comes, as on a busy machine, is started again."""
+    before = store.with_name(f"{store.name}-before")
+    if store.exists():
+        shutil.copytree(store, before)
+    for _ in range(5):
+        found = stopped(start(), by, when)
+        if found[0] != 0:
+            return found
+        shutil.rmtree(store)
+        if before.exists():
+            shutil.copytree(before, store)
+    raise AssertionError("five runs were done before they could be stopped")
 
 
 def members(store: Path) -> list[Path]:
@@ -54,7 +74,9 @@ def test_a_run_that_is_killed_or_interrupted_resumes_to_the_rows_of_an_undisturb
     with ThreadPoolExecutor() as pool:
         training = pool.submit(stopped, started(*command(killed)), signal.SIGKILL, lambda: len(members(killed)) >= 1)
         certifying = pool.submit(
-            stopped, started(*command(interrupted)), signal.SIGINT, lambda: len(rows(interrupted)) >= 4
+            stopped_in_time,
+            lambda: started(*command(interrupted)),
+            *(interrupted, signal.SIGINT, lambda: len(rows(interrupted)) >= 4),
         )
     assert training.result()[0] == -signal.SIGKILL
     assert len(members(killed)) in (1, 2)
@@ -67,7 +89,9 @@ def test_a_run_that_is_killed_or_interrupted_resumes_to_the_rows_of_an_undisturb
     assert "Traceback" not in stderr
 
     # kill -9 in the middle of certifying
-    status, _, _ = stopped(started(*command(killed)), signal.SIGKILL, lambda: len(rows(killed)) >= 4)
+    status, _, _ = stopped_in_time(
+        lambda: started(*command(killed)), killed, signal.SIGKILL, lambda: len(rows(killed)) >= 4
+    )
     assert status == -signal.SIGKILL
     assert trained.items() <= {path.name: path.stat().st_mtime_ns for path in members(killed)}.items()
 

@@ -52,7 +52,7 @@ def test_provenance_is_that_of_the_run_that_computed(
     def provenances(outcome: Outcome) -> list[Any]:
         return [dict(entry.provenance) for entry in read_run(outcome.manifest).entries]
 
-    monkeypatch.setattr(provenance, "collect", lambda device, jobs: {"time": "later", "device": device})
+    monkeypatch.setattr(provenance, "collect", lambda device, *_: {"time": "later", "device": device})
     again = provenances(runner.run(plan_of(), Options(copied), reporter))
     assert all(found["time"] != "later" and "versions" in found for found in again)
     # One cell loses a block: the run that repairs it is the one that finished it.

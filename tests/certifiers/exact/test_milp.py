@@ -399,16 +399,16 @@ def rescaled(model: nn.Module, power: int) -> nn.Module:
     return same
 
 
-@pytest.mark.parametrize("power", [-44, -30, 20, 30, 36, 44])
+@pytest.mark.parametrize("power", [-40, 30, 40])
 def test_the_units_of_hidden_values_change_no_answer(power: int, mlp: Any) -> None:
     """Tolerances of a solver are absolute: in units of 2^36 it found everything impossible, and certified the box."""
     model = mlp(4, 6, 3, seed=0)
     x = torch.rand(3, 4, generator=torch.Generator().manual_seed(3))
     same = rescaled(model, power)
     assert torch.equal(same(x), model(x))
-    found = [MILP().certify(each, x, LINF) for each in (model, same)]
+    found = [MILP().certify(each, x, LINF, radii=GRID) for each in (model, same)]
     assert bool((found[0].radius > 0).any())
-    assert found[1].radius.tolist() == pytest.approx(found[0].radius.tolist(), rel=1e-6)
+    assert found[1].radius.tolist() == found[0].radius.tolist()
 
 
 def test_scaling_is_exact_and_small_coefficients_only_widen(mlp: Any) -> None:
