@@ -1,8 +1,10 @@
 """The copy of a run that a baseline is: its rows, a file an entry, with audits and checks, and no weights.
 
-<folder>/runs/<name>/run.json    as in a store
-<folder>/cells/<key>/            one file of rows, and one of audits where there are any
-<folder>/conformance/….json      the checks of its certifiers
+    <folder>/runs/<name>/run.json    as in a store
+    <folder>/cells/<key>/            one file of rows, and one of audits where there are any
+    <folder>/conformance/….json      the checks of its certifiers
+
+So it is read as a store is, and small enough to be committed.
 """
 
 import json

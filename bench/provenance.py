@@ -19,7 +19,7 @@ def collect(device: str, jobs: int = 1, batch_size: int | None = None) -> dict[s
     """Versions, commit, processor, jobs, threads of each, batch size, number formats and the time, ready for JSON."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: package_version(name) for name in _PACKAGES} | {"python": platform.python_version()},
         "commit": _commit(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
@@ -32,7 +32,8 @@ def collect(device: str, jobs: int = 1, batch_size: int | None = None) -> dict[s
     }
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """The version of an installed package, or `not installed`."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

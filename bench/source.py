@@ -4,9 +4,9 @@ import functools
 import sys
 from collections.abc import Iterable
 from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 
+from bench.provenance import package_version
 from certifiers import Certifier, get
 
 #: Code that every certifier stands on, the conformance checks among it.
@@ -37,14 +37,7 @@ def own_source(certifier: Certifier) -> str:
 @functools.cache
 def libraries() -> str:
     """The versions of the libraries whose arithmetic certificates rest on: `torch 2.13.0, scipy 1.17.1, ...`."""
-    return ", ".join(f"{name} {_version(name)}" for name in _LIBRARIES)
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "none"
+    return ", ".join(f"{name} {package_version(name)}" for name in _LIBRARIES)
 
 
 def _digest(packages: Iterable[str]) -> str:

@@ -181,7 +181,8 @@ def _beyond_samples(entry: Entry) -> list[str]:
         return []
     needed = ("sigma", *_COUNTED[entry.certifier])
     if missing := [name for name in needed if f"{EVIDENCE_PREFIX}{name}" not in rows]:
-        return [f"its radii cannot be computed again: the evidence lacks {', '.join(missing)}"]
+        lacking = f"its radii cannot be computed again: the evidence lacks {', '.join(missing)}"
+        return [f"{lacking}. Run the spec again; a method of another kind needs a name of its own"]
     claims = rows[certified]
     sigma, n, *votes = (claims[f"{EVIDENCE_PREFIX}{name}"].to_numpy(dtype=np.float64) for name in needed)
     alpha = claims["failure_probability"].to_numpy(dtype=np.float64)

@@ -13,7 +13,7 @@ from bench.keys import digest
 from bench.plan import Cell, Plan, certification_seed
 from bench.runner import Options, run
 from certifiers import Norm, RadiusCertifier, create
-from ensembles import MaxMargin, WeightedAverage, architectures, checkpoint
+from ensembles import MaxMargin, WeightedAverage, checkpoint
 from ensembles.training import Objective
 from ensembles.training.objective import _registry as objectives
 
@@ -148,15 +148,6 @@ def test_what_makes_other_weights_makes_another_job(
     before = {job.digest for job in plan_of().jobs()}
     after = {job.digest for job in plan_of(edited(change)).jobs()}
     assert len(before | after) == 6
-
-
-def test_another_version_of_an_architecture_makes_another_job(
-    plan_of: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = plan_of().jobs()
-    assert not any("architecture_version" in job.recipe for job in before), "the first is not told: keys stay"
-    monkeypatch.setattr(architectures.get("mlp"), "version", 2, raising=False)
-    assert not {job.digest for job in before} & {job.digest for job in plan_of().jobs()}
 
 
 def test_other_training_images_make_another_job(plan_of: Callable[..., Plan], digits: Dataset) -> None:
